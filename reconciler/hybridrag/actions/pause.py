@@ -1,0 +1,30 @@
+"""Pause: from here to the switch nobody may write the source.
+
+With writer kind `none` there is nobody to stop; the source is fenced by its fingerprint, and a change
+before the switch stops the run with the old backend still serving.
+"""
+
+from __future__ import annotations
+
+from hybridrag.errors import PlanRefused
+
+from .base import Context
+
+
+class Pause:
+    verb = "pause"
+
+    async def check(self, context: Context, *, ran: bool) -> str | None:
+        move, _, _ = context.moving()
+        held = context.memory.pause_of(move.database)
+        return "no writer declared; the source is watched" if held and held[0] == context.run else None
+
+    async def do(self, context: Context) -> None:
+        move, source, _ = context.moving()
+        facts, _ = await source.observe()
+        if facts.get("unfinished_writes"):
+            raise PlanRefused(
+                f'somebody is writing database "{move.database}" now: {facts["unfinished_writes"]} in "{context.path}"',
+                hint="stop the LightRAG process that writes it (or remove leftovers of a dead one), then run hybridrag apply",
+            )
+        context.memory.open_pause(move.database, context.run, source.reader().fingerprint())

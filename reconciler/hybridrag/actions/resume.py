@@ -1,0 +1,17 @@
+"""Resume: let the writer go on, on the backend that serves now. Also the bracket's end after a failure."""
+
+from __future__ import annotations
+
+from .base import Context
+
+
+class Resume:
+    verb = "resume"
+
+    async def check(self, context: Context, *, ran: bool) -> str | None:
+        return "no pause is held" if context.memory.pause_of(context.database) is None else None
+
+    async def do(self, context: Context) -> None:
+        context.memory.close_pause(context.database)
+        if context.move is not None:
+            context.memory.drop_digests(context.move.migration_id)

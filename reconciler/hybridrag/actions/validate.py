@@ -1,0 +1,62 @@
+"""Validate: can the target take this data? Asked before anything is paused or written.
+
+The server's version, extension and rights first, then one pass over the whole source: every record is
+formed as the target would hold it, what the target refuses is named, and the digests that `verify` will
+ask for are kept.
+"""
+
+from __future__ import annotations
+
+from hybridrag.errors import PlanRefused, SourceUnreadable
+from hybridrag.migrate.progress import Meter
+from hybridrag.migrate.verifying import examine_source
+from hybridrag.model.plan import HazardKind
+from hybridrag.model.ports import Examination
+
+from .base import STREAMS, Context
+
+
+class Validate:
+    verb = "validate"
+
+    async def check(self, context: Context, *, ran: bool) -> str | None:
+        facts, _ = await context.backend.observe()
+        problems = context.backend.problems(facts, context.embedding)
+        if problems:
+            raise problems[0]
+        if context.source is None or context.move is None:
+            return "the server can take it"
+        known = context.memory.digests(context.move.migration_id)
+        return f"{context.total:,} records fit" if set(known) == set(STREAMS) else None
+
+    async def do(self, context: Context) -> None:
+        move, source, target = context.moving()
+        reader = source.reader()
+        meter = Meter(context.emit, context.step.id, "examining", context.total)
+        tables, examination = await examine_source(reader, target, STREAMS, context.batch, meter)
+        _accept(context, examination)
+        if reader.fingerprint() != move.fingerprint:
+            raise PlanRefused(
+                f'database "{move.database}" was written while it was examined',
+                hint="stop whatever writes it, then run hybridrag apply again",
+            )
+        context.memory.put_digests(move.migration_id, {name: table.to_bytes() for name, table in tables.items()})
+
+
+def _accept(context: Context, examination: Examination) -> None:
+    if examination.refused_total:
+        shown = "; ".join(f'{space} "{key}": {reason}' for space, key, reason in examination.refused[:5])
+        more = f" (and {examination.refused_total - 5:,} more)" if examination.refused_total > 5 else ""
+        raise SourceUnreadable(
+            f'backend "{context.backend.name}" cannot hold {examination.refused_total:,} of '
+            f"{context.total:,} records: {shown}{more}",
+            hint="repair or remove these records in the source, then run hybridrag apply again",
+        )
+    if examination.lost and HazardKind.FIELD_LOSS not in context.allowed:
+        shown = ", ".join(
+            f"{space}.{name} ({count:,} records)" for (space, name), count in sorted(examination.lost.items())
+        )
+        raise PlanRefused(
+            f'backend "{context.backend.name}" has no place for these fields: {shown}',
+            hint="to move everything else and leave them behind: hybridrag apply --allow field_loss",
+        )

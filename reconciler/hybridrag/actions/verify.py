@@ -1,0 +1,45 @@
+"""Verify: read the target back and compare every record, in both directions. Gates the switch."""
+
+from __future__ import annotations
+
+from hybridrag.errors import VerificationFailed
+from hybridrag.migrate.digest import NamespaceDigest
+from hybridrag.migrate.progress import Meter
+from hybridrag.migrate.verifying import Report, compare
+
+from .base import Context
+
+
+class Verify:
+    verb = "verify"
+
+    async def check(self, context: Context, *, ran: bool) -> str | None:
+        if not ran:
+            return None  # an earlier verification does not vouch for what happened since
+        move, _, target = context.moving()
+        facts, _ = await target.observe()
+        if facts.get("migration") == move.migration_id and facts.get("state") == "verified":
+            return f"{context.total:,} records equal, 0 missing, 0 extra, 0 different"
+        return None
+
+    async def do(self, context: Context) -> None:
+        move, source, target = context.moving()
+        expected = {
+            name: NamespaceDigest.from_bytes(data) for name, data in context.memory.digests(move.migration_id).items()
+        }
+        meter = Meter(context.emit, context.step.id, "comparing", context.total)
+        report = await compare(source.reader(), target, expected, context.batch, meter)
+        if not report.equal:
+            raise failed(move.database, report)
+        await target.mark(move.migration_id, "verified")
+
+
+def failed(database: str, report: Report) -> VerificationFailed:
+    """The error that lists what differs, by key and field."""
+    least = "at least " if report.truncated else ""
+    lines = [str(difference) for difference in report.listed[:10]] + report.broken_rules
+    return VerificationFailed(
+        f'database "{database}": source and target differ: {least}{report.missing:,} missing, {report.extra:,} extra, '
+        f"{report.different:,} different; nothing was switched\n    " + "\n    ".join(lines),
+        hint="look at these records in both backends; if the source changed, run hybridrag apply again",
+    )

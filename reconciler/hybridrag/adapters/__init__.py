@@ -1,0 +1,1 @@
+"""To the machines: secrets, and LightRAG in processes of its own."""

@@ -1,0 +1,119 @@
+"""Build a LightRAG instance on a store. Used inside a child process, and by `hybridrag.open()`.
+
+LightRAG reads connection values from process variables, keeps one Postgres pool per process
+(`postgres_impl.py`, ClientManager), and downloads a tokenizer unless it is given one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from hybridrag.errors import PlanRefused
+from hybridrag.model.ports import Embedding, Selection
+
+FOREIGN = re.compile(
+    r"^(POSTGRES_|LIGHTRAG_|NEO4J_|MONGO|MILVUS_|QDRANT_|REDIS_|MEMGRAPH_|OPENSEARCH_)|^(\w+_)?WORKSPACE$|"
+    r"^(WORKING_DIR|INPUT_DIR|LOG_DIR|EMBEDDING_DIM|EMBEDDING_MODEL)$"
+)
+"""Variables that would steer LightRAG away from the store it is meant for."""
+_guard = asyncio.Lock()
+_endpoint: tuple[tuple[str, str], ...] | None = None
+
+
+class WordTokenizer:
+    """Counts words and punctuation as tokens; needs no download. Close enough where only budgets are counted."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self._words: list[str] = []
+
+    def encode(self, content: str) -> list[int]:
+        tokens = []
+        for word in re.findall(r"\s*\w+|\s*[^\w\s]|\s+", content):
+            if word not in self._numbers:
+                self._numbers[word] = len(self._words)
+                self._words.append(word)
+            tokens.append(self._numbers[word])
+        return tokens
+
+    def decode(self, tokens: list[int]) -> str:
+        return "".join(self._words[token] for token in tokens)
+
+    def __deepcopy__(self, memo: object) -> WordTokenizer:
+        return self
+
+
+async def no_embedding(texts: list[str], **_: Any) -> Any:
+    """Stands in where nothing may be embedded: a migration never pays for an embedding."""
+    raise RuntimeError("an embedding was asked for where none may be made")
+
+
+async def no_llm(*_: Any, **__: Any) -> str:
+    """Stands in where no model was given."""
+    raise RuntimeError("a language model was asked for, but none was given: pass llm_model_func=… to hybridrag.open()")
+
+
+@contextlib.asynccontextmanager
+async def variables(selection: Selection) -> AsyncIterator[None]:
+    """Set the store's variables for a block, and put the old ones back."""
+    wanted = {**selection.variables, **{name: get() for name, get in selection.secrets.items()}}
+    async with _guard:
+        before = dict(os.environ)
+        try:
+            for name in [name for name in os.environ if FOREIGN.match(name)]:
+                del os.environ[name]
+            os.environ.update(wanted)
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+def claim_process(selection: Selection) -> None:
+    """Refuse a second server in one process: LightRAG would silently talk to the first one."""
+    global _endpoint
+    place: Mapping[str, str] = {k: v for k, v in selection.variables.items() if k != "POSTGRES_MAX_CONNECTIONS"}
+    if not place:
+        return
+    mine = tuple(sorted(place.items()))
+    if _endpoint is not None and _endpoint != mine:
+        raise PlanRefused(
+            "this process already uses LightRAG with another Postgres workspace or server, and LightRAG keeps one per process",
+            hint="open the second database in a process of its own",
+        )
+    _endpoint = mine
+
+
+def build(selection: Selection, embedding: Embedding, **given: Any) -> Any:
+    """A LightRAG object, not yet initialised. `given` overrides its constructor's arguments."""
+    from lightrag import LightRAG
+    from lightrag.utils import EmbeddingFunc
+
+    function = given.pop("embedding_func", None) or no_embedding
+    if not isinstance(function, EmbeddingFunc):
+        function = EmbeddingFunc(
+            embedding_dim=embedding.dim, max_token_size=8192, func=function, model_name=embedding.model
+        )
+    arguments: dict[str, Any] = {
+        "working_dir": selection.working_dir or ".",
+        "workspace": selection.workspace,
+        "kv_storage": selection.kv,
+        "vector_storage": selection.vector,
+        "graph_storage": selection.graph,
+        "doc_status_storage": selection.doc_status,
+        "llm_model_func": no_llm,
+        "embedding_func": function,
+    }
+    return LightRAG(**{**arguments, **given})
+
+
+def word_tokenizer() -> Any:
+    """The tokenizer above in LightRAG's wrapper."""
+    from lightrag.utils import Tokenizer
+
+    return Tokenizer("words", WordTokenizer())

@@ -1,0 +1,86 @@
+"""Run LightRAG in a child process of its own: one database each, because it keeps process-wide state."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from typing import Any
+
+from hybridrag.errors import BackendUnavailable, SpecInvalid
+from hybridrag.model.ports import Embedding, Selection
+
+from .lightrag_instance import FOREIGN
+
+TIMEOUT_S = 180.0
+_MODULE = "hybridrag.adapters.lightrag_child"
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not FOREIGN.match(name)}
+
+
+async def ask(task: str, selection: Selection, embedding: Embedding, **more: Any) -> dict[str, Any]:
+    """The child's answer to one task. Raises BackendUnavailable with LightRAG's own words, secrets removed."""
+    secrets = {name: get() for name, get in selection.secrets.items()}
+    message = {
+        "task": task,
+        "variables": {**selection.variables, **secrets},
+        "selection": {
+            "kv": selection.kv,
+            "vector": selection.vector,
+            "graph": selection.graph,
+            "doc_status": selection.doc_status,
+            "working_dir": selection.working_dir,
+            "workspace": selection.workspace,
+        },
+        "embedding": {"model": embedding.model, "dim": embedding.dim},
+        **more,
+    }
+    # An empty working folder: LightRAG would take config.ini and .env from there, and writes its log into it.
+    with tempfile.TemporaryDirectory(prefix="hybridrag-") as folder:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            _MODULE,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd=folder,
+            env=_environment(),
+        )
+        try:
+            out, log = await asyncio.wait_for(process.communicate(json.dumps(message).encode()), TIMEOUT_S)
+        except asyncio.TimeoutError:
+            raise BackendUnavailable(f"LightRAG did not finish its task ({task}) within {TIMEOUT_S:.0f} s") from None
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+    return _answer(task, out, log, [value for value in secrets.values() if value])
+
+
+def _answer(task: str, out: bytes, log: bytes, secrets: list[str]) -> dict[str, Any]:
+    try:
+        answer = json.loads(out)
+    except ValueError:
+        tail = " | ".join(log.decode("utf-8", "replace").strip().splitlines()[-3:])
+        answer = {"error": f"its process died: {tail}"}
+    if "error" in answer:
+        text = str(answer["error"])
+        for secret in secrets:
+            text = text.replace(secret, "***")
+        if answer.get("spec"):
+            raise SpecInvalid(text, hint=answer.get("hint"))
+        raise BackendUnavailable(f"LightRAG failed ({task}): {text}", hint="hybridrag status shows the backend's health")
+    result: dict[str, Any] = answer["ok"]
+    return result
+
+
+class LightRagSchema:
+    """`model.ports.SchemaMaker`: LightRAG creates its own tables, as it would at its first start."""
+
+    async def create(self, selection: Selection, embedding: Embedding) -> None:
+        await ask("schema", selection, embedding)

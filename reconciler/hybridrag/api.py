@@ -1,0 +1,108 @@
+"""The Python interface: `load`, `plan`, `apply`, `open`, `connect`; see `hybridrag.__init__`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hybridrag.adapters.lightrag_instance import build, claim_process, variables
+from hybridrag.assembly import assemble
+from hybridrag.engine import Planned, Run, RunReport, World, plan_world
+from hybridrag.model.events import Emit, Event
+from hybridrag.model.plan import HazardKind
+from hybridrag.spec import LoadedSpec
+from hybridrag.spec import load as load_spec
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """A loaded spec and the world assembled from it."""
+
+    spec: LoadedSpec
+    world: World
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What `apply` would do. `steps` is empty when nothing is to be done."""
+
+    world: World
+    planned: Planned
+
+    @property
+    def steps(self) -> Sequence[Any]:
+        return self.planned.plan.steps
+
+
+def load(path: str | Path = "hybridrag.yaml", *, overlays: Iterable[str | Path] = ()) -> Environment:
+    """Load a spec and its overlays. Raises SpecInvalid with every problem at file:line:column."""
+    spec = load_spec(Path(path), overlays=[Path(item) for item in overlays])
+    return Environment(spec, assemble(spec))
+
+
+async def plan(env: Environment, *, targets: Iterable[str] = ()) -> Plan:
+    """Observe and plan; writes nothing."""
+    return Plan(env.world, await plan_world(env.world, targets))
+
+
+def _ignore(_: Event) -> None:
+    """No listener."""
+
+
+async def apply(plan: Plan, *, on_event: Emit = _ignore, allow: Iterable[str] = ()) -> RunReport:
+    """Carry out a plan. Raises what the failing step raised; the old backend serves then."""
+    hazards = [HazardKind(name) for name in allow]
+    return await Run(plan.world, plan.planned, on_event, hazards).execute()
+
+
+@contextlib.asynccontextmanager
+async def open(env: Environment, name: str, **lightrag: Any) -> AsyncIterator[Any]:  # noqa: A001 - the documented name
+    """A LightRAG instance on the backend that the registry names, initialised and finalised.
+
+    `lightrag` are constructor arguments (`llm_model_func`, `embedding_func`, `tokenizer`, …). Without
+    `embedding_func` the spec's `embedding.function` is used.
+    """
+    world = env.world
+    item = world.database(name)
+    selection = world.serving(item).store(item.path, item.workspace, item.embedding).selection()
+    claim_process(selection)
+    if "embedding_func" not in lightrag and item.function:
+        from hybridrag.adapters.lightrag_child import embedding_function
+
+        lightrag["embedding_func"] = embedding_function(item.function, str(env.spec.base_dir))
+    async with variables(selection):
+        rag = build(selection, item.embedding, **lightrag)
+        await rag.initialize_storages()
+    try:
+        yield rag
+    finally:
+        await rag.finalize_storages()
+
+
+class Backends:
+    """Every backend of an environment at once."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def health(self) -> dict[str, Any]:
+        """`{backend: {healthy, latency_ms, version, detail}, healthy}`."""
+        report: dict[str, Any] = {}
+        for name, backend in self._world.backends.items():
+            facts, details = await backend.observe()
+            report[name] = {
+                "healthy": bool(facts.get("reachable")),
+                "latency_ms": details.get("latency_ms"),
+                "version": facts.get("version"),
+                "detail": facts.get("problem"),
+            }
+        return {**report, "healthy": all(entry["healthy"] for entry in report.values())}
+
+
+@contextlib.asynccontextmanager
+async def connect(env: Environment) -> AsyncIterator[Backends]:
+    """The environment's backends; connections live only as long as the calls that need them."""
+    yield Backends(env.world)

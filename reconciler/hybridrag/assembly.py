@@ -1,0 +1,55 @@
+"""Assemble an environment from its spec: the one place where all rooms meet. Called by `api` and `cli`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hybridrag.adapters.lightrag_process import LightRagSchema
+from hybridrag.adapters.secrets import Secrets
+from hybridrag.backends.json.backend import JsonBackend
+from hybridrag.backends.json.spec import JsonSpec
+from hybridrag.backends.postgres.backend import PostgresBackend
+from hybridrag.backends.postgres.spec import PostgresSpec
+from hybridrag.engine import World
+from hybridrag.model.ports import Backend, Embedding
+from hybridrag.model.wanted import Wanted
+from hybridrag.spec import LoadedSpec
+
+
+def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
+    """The world of a spec. Connects to nothing and writes nothing. `state_folder` replaces the spec's."""
+    environment = spec.environment
+    state = (state_folder or spec.resolve(environment.state.path)).absolute() / environment.environment
+    secrets = Secrets(spec.environ, spec.base_dir)
+    schema = LightRagSchema()
+    backends: dict[str, Backend] = {}
+    for name, entry in environment.backends.items():
+        if isinstance(entry, JsonSpec):
+            backends[name] = JsonBackend(name)
+        elif isinstance(entry, PostgresSpec):
+            home = state / "embedded" / name
+            backends[name] = PostgresBackend(name, entry, home=home, secrets=secrets, schema=schema)
+    declared = next((backend for backend in backends.values() if backend.type == "json"), None)
+    wanted = {
+        name: Wanted(
+            database=name,
+            path=str(spec.resolve(database.path)),
+            workspace=database.effective_workspace(name),
+            backend=database.backend,
+            backend_type=backends[database.backend].type,
+            provisioned=backends[database.backend].provisioned,
+            embedding=Embedding(model=database.embedding.model, dim=database.embedding.dim),
+            batch=database.migration.batch,
+            function=database.embedding.function,
+        )
+        for name, database in environment.databases.items()
+    }
+    return World(
+        environment=environment.environment,
+        spec_digest=spec.digest,
+        spec_files=tuple(str(path) for path in spec.files),
+        wanted=wanted,
+        backends=backends,
+        files=declared or JsonBackend("json"),
+        state=state,
+    )

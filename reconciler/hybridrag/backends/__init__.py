@@ -1,0 +1,11 @@
+"""The only list of backends. A new engine is a folder beside `json` and `postgres` and a line here."""
+
+from __future__ import annotations
+
+from hybridrag.model.strict import Strict
+
+from .json.spec import JsonSpec
+from .postgres.spec import PostgresSpec
+
+SPECS: dict[str, type[Strict]] = {"json": JsonSpec, "postgres": PostgresSpec}
+"""Short backend type name -> the model of its entry below `backends:`."""

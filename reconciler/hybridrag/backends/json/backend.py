@@ -1,0 +1,43 @@
+"""The `json` backend: always there, nothing to connect to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hybridrag.errors import HybridragError
+from hybridrag.model.facts import Facts
+from hybridrag.model.ports import Embedding
+
+from .store import JsonStore
+
+
+class JsonBackend:
+    """Files below each database's own path."""
+
+    type = "json"
+    provisioned = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    async def observe(self) -> tuple[Facts, Facts]:
+        return {"type": "json", "reachable": True}, {}
+
+    async def provision(self) -> None:
+        """Files need no server."""
+
+    def problems(self, facts: Facts, embedding: Embedding) -> list[HybridragError]:
+        return []
+
+    async def start(self) -> None:
+        """Files need no server."""
+
+    async def stop(self) -> None:
+        """Files need no server."""
+
+    def store(self, path: str, workspace: str, embedding: Embedding) -> JsonStore:
+        return JsonStore(self.name, Path(path), embedding)
+
+    def registry_config(self, workspace: str) -> dict[str, Any]:
+        return {}

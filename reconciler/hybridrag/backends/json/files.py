@@ -1,0 +1,163 @@
+"""The files of a JSON database: their names, sizes, fingerprints and record counts.
+
+Written by LightRAG 1.4.9.8 … 1.5.7: `json_kv_impl.py`, `nano_vector_db_impl.py`, `networkx_impl.py`. Counting
+reads blocks and looks for what can only be structure; no file is ever loaded whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import ijson
+
+from hybridrag.errors import NotFound, SourceUnreadable
+from hybridrag.model.data import NAMESPACES, Slot
+from hybridrag.model.facts import digest_of
+
+GRAPH_FILE = "graph_chunk_entity_relation.graphml"
+BLOCK = 1 << 20
+_MATRIX = b'"matrix": "'
+_DIM = re.compile(rb'"embedding_dim":\s*(\d+)')
+
+
+def file_of(namespace: str) -> str:
+    """Name of the file that holds a namespace (nodes and edges share one)."""
+    if namespace in ("nodes", "edges"):
+        return GRAPH_FILE
+    if namespace in ("entities", "relationships", "chunks"):
+        return f"vdb_{namespace}.json"
+    return f"kv_store_{namespace}.json"
+
+
+FILES: tuple[str, ...] = tuple(dict.fromkeys(file_of(namespace.name) for namespace in NAMESPACES))
+
+
+def present(folder: Path) -> list[Path]:
+    """The database's files that exist, in copy order. Raises NotFound with words for a user."""
+    if not folder.is_dir():
+        raise NotFound(
+            f'the folder "{folder}" does not exist',
+            hint="set databases.<name>.path to the folder that directly holds kv_store_*.json",
+        )
+    found = [folder / name for name in FILES if (folder / name).is_file()]
+    if not found:
+        inner = sorted(child.name for child in folder.iterdir() if child.is_dir() and any(child.glob("kv_store_*.json")))
+        nearby = f'; "{inner[0]}" below it does, so set path to that folder' if inner else ""
+        raise NotFound(
+            f'the folder "{folder}" holds no LightRAG database (no kv_store_*.json, vdb_*.json or *.graphml){nearby}',
+            hint="set databases.<name>.path to the folder that directly holds kv_store_*.json",
+        )
+    return found
+
+
+def fingerprint(folder: Path) -> str:
+    """Digest over name, size, modification time (ns) and inode of every file; changes with any write."""
+    marks: dict[str, list[int]] = {}
+    for path in present(folder):
+        stat = path.stat()
+        marks[path.name] = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+    return digest_of(marks)
+
+
+def unfinished_writes(folder: Path) -> list[str]:
+    """LightRAG's temporary siblings (`<file>.tmp.<pid>.…`): a writer is, or was, in the middle of a flush."""
+    return sorted(path.name for path in folder.glob("*.tmp.*"))
+
+
+def damage(path: Path) -> str | None:
+    """Why a file cannot be whole, judged by its first and last bytes; None when it looks whole."""
+    with path.open("rb") as file:
+        head = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+        file.seek(max(0, path.stat().st_size - 64))
+        tail = file.read().rstrip()
+    if not head:
+        return "it is empty"
+    if path.suffix == ".graphml":
+        if not head.startswith(b"<"):
+            return "it does not start like XML"
+        return None if tail.endswith((b"</graphml>", b"/>")) else "it ends in the middle (truncated?)"
+    if not head.startswith(b"{"):
+        return "it does not start with an object"
+    return None if tail.endswith(b"}") else "it ends in the middle (truncated?)"
+
+
+def _blocks(file: BinaryIO, end: int, overlap: int) -> Iterator[bytes]:
+    """Blocks up to `end`, each starting with the last `overlap` bytes of the one before."""
+    rest = b""
+    left = end - file.tell()
+    while left > 0 and (block := file.read(min(BLOCK, left))):
+        left -= len(block)
+        yield rest + block
+        rest = block[-overlap:] if overlap else b""
+
+
+def _count(path: Path, token: bytes, end: int) -> int:
+    """Occurrences of a token in the first `end` bytes."""
+    with path.open("rb") as file:
+        # A token cannot lie wholly inside the overlap, so none is counted twice.
+        return sum(block.count(token) for block in _blocks(file, end, len(token) - 1))
+
+
+def matrix_span(path: Path) -> tuple[int, int] | None:
+    """(first, last+1) byte of the base64 text of `matrix`; None when the file has none.
+
+    Searched from the end, because the matrix is most of the file and stands last (`nano_vectordb`).
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        stop, rest = size, b""
+        start = -1
+        while stop > 0:
+            begin = max(0, stop - BLOCK)
+            file.seek(begin)
+            block = file.read(stop - begin) + rest
+            found = block.rfind(_MATRIX)
+            if found >= 0:
+                start = begin + found + len(_MATRIX)
+                break
+            rest, stop = block[: len(_MATRIX) - 1], begin
+        if start < 0:
+            return None
+        file.seek(start)
+        position = start
+        while block := file.read(BLOCK):
+            quote = block.find(b'"')
+            if quote >= 0:
+                return start, position + quote
+            position += len(block)
+    raise SourceUnreadable(f'"{path.name}" ends inside its matrix', where=str(path))
+
+
+def vector_dim(path: Path) -> int | None:
+    """`embedding_dim` of a vector file, from its first bytes."""
+    with path.open("rb") as file:
+        match = _DIM.search(file.read(4096))
+    return int(match.group(1)) if match else None
+
+
+def count_records(path: Path) -> dict[str, int]:
+    """Records by namespace in one file, without loading it. An estimate for files no LightRAG wrote."""
+    if path.name == GRAPH_FILE:
+        size = path.stat().st_size
+        return {"nodes": _count(path, b"<node ", size), "edges": _count(path, b"<edge ", size)}
+    namespace = next(item for item in NAMESPACES if file_of(item.name) == path.name)
+    if namespace.slot is Slot.VECTOR:
+        span = matrix_span(path)
+        return {namespace.name: _count(path, b'"__id__":', span[0] if span else path.stat().st_size)}
+    return {namespace.name: _count_keys(path)}
+
+
+def _count_keys(path: Path) -> int:
+    with path.open("rb") as file:
+        indented = re.match(rb'(\xef\xbb\xbf)?\{\r?\n  "', file.read(16)) is not None
+    if indented:
+        # A raw line break cannot stand inside a JSON string, so this token is always a top-level key.
+        return _count(path, b'\n  "', path.stat().st_size)
+    try:
+        with path.open("rb") as file:
+            return sum(1 for prefix, event, _ in ijson.parse(file) if event == "map_key" and prefix == "")
+    except ijson.JSONError as error:
+        raise SourceUnreadable(f'"{path.name}" is not valid JSON: {error}', where=str(path)) from None

@@ -1,0 +1,114 @@
+"""One LightRAG database in JSON files: observed and read here, written by nobody but LightRAG."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+from hybridrag.errors import NotFound, PlanRefused, SourceUnreadable
+from hybridrag.migrate.threads import ahead
+from hybridrag.model.data import BY_NAME, Batch, Slot
+from hybridrag.model.facts import Facts, Value
+from hybridrag.model.ports import Embedding, Examination, Selection, WriterSession
+
+from . import files
+from .graphml import read_graph
+from .kv import read_kv
+from .vectors import read_vectors
+
+
+class JsonReader:
+    """Reads the files as they are; `fingerprint` tells whether anybody wrote meanwhile."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def fingerprint(self) -> str:
+        return files.fingerprint(self._folder)
+
+    def read(self, namespace: str, *, skip: int = 0, rows: int = 1000) -> AsyncIterator[Batch]:
+        return ahead(lambda: self._stream(namespace, skip, rows))
+
+    def _stream(self, namespace: str, skip: int, rows: int) -> Iterator[Batch]:
+        path = self._folder / files.file_of(namespace)
+        slot = BY_NAME[namespace].slot
+        if slot is Slot.VECTOR:
+            return read_vectors(path, namespace, skip=skip, rows=rows)
+        if slot is Slot.GRAPH:
+            return read_graph(path, namespace, skip=skip, rows=rows)
+        return read_kv(path, namespace, skip=skip, rows=rows)
+
+
+class JsonStore:
+    """The files in one folder. JSON keeps every field as it is, so nothing is represented differently."""
+
+    def __init__(self, backend: str, folder: Path, embedding: Embedding) -> None:
+        self._backend = backend
+        self._folder = folder
+        self._embedding = embedding
+
+    @property
+    def backend(self) -> str:
+        return self._backend
+
+    async def observe(self) -> tuple[Facts, Facts]:
+        return await asyncio.to_thread(self._observe)
+
+    def _observe(self) -> tuple[Facts, Facts]:
+        facts: dict[str, Value] = {"exists": True}
+        details: dict[str, Value] = {}
+        try:
+            paths = files.present(self._folder)
+        except NotFound as error:
+            return {"exists": False, "missing": error.what}, {}
+        total = 0
+        for path in paths:
+            size = path.stat().st_size
+            total += size
+            details[f"size/{path.name}"] = size
+            if reason := files.damage(path):
+                facts[f"damaged/{path.name}"] = reason
+                continue
+            if path.name.startswith("vdb_"):
+                facts[f"dim/{path.name}"] = files.vector_dim(path)
+            try:
+                for namespace, count in files.count_records(path).items():
+                    facts[f"records/{namespace}"] = count
+            except SourceUnreadable as error:
+                facts[f"damaged/{path.name}"] = error.what
+        facts["bytes"] = total
+        facts["fingerprint"] = files.fingerprint(self._folder)
+        unfinished = files.unfinished_writes(self._folder)
+        facts["unfinished_writes"] = ", ".join(unfinished) or None
+        return facts, details
+
+    def selection(self) -> Selection:
+        return Selection(
+            kv="JsonKVStorage",
+            vector="NanoVectorDBStorage",
+            graph="NetworkXStorage",
+            doc_status="JsonDocStatusStorage",
+            working_dir=str(self._folder),
+        )
+
+    def reader(self) -> JsonReader:
+        return JsonReader(self._folder)
+
+    def examine(self, batch: Batch, into: Examination) -> Batch:
+        return batch
+
+    async def related(self) -> list[str]:
+        return []
+
+    def open_writer(self, migration_id: str, fingerprint: str) -> WriterSession:
+        raise PlanRefused(
+            f'backend "{self._backend}" (json) cannot be the target of a migration',
+            hint="name a postgres backend in databases.<name>.backend",
+        )
+
+    async def mark(self, migration_id: str, state: str) -> None:
+        """JSON files carry no marks; the source is never modified."""
+
+    async def close(self) -> None:
+        """Nothing is held open."""

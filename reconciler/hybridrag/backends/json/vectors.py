@@ -1,0 +1,183 @@
+"""Stream `vdb_*.json` (NanoVectorDB): rows by a JSON parser, the matrix by offset, in bounded memory.
+
+The file holds every vector twice: `vector` in the row (float16, zlib, base64, original norm) and a row of
+`matrix` (float32, L2-normalised). The best reconstruction is matrix row x norm of the float16 copy
+(`nano_vector_db_impl.py`, `nano_vectordb/dbs.py`).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ijson
+import numpy as np
+import numpy.typing as npt
+
+from hybridrag.errors import SourceUnreadable
+from hybridrag.model.data import Batch, Vectors
+
+from .files import matrix_span, vector_dim
+from .kv import BATCH_BYTES, Counted, malformed
+
+_OWN = frozenset({"__id__", "__created_at__", "__write_seq__", "vector"})
+COPIES_AGREE = 1e-3
+"""Largest allowed 1 - cos between the two copies; float16 rounding alone stays far below it."""
+
+
+class _Matrix:
+    """Sequential rows of the base64 matrix, decoded block by block."""
+
+    def __init__(self, path: Path, span: tuple[int, int] | None, dim: int) -> None:
+        self._path, self._dim = path, dim
+        self._file = path.open("rb") if span else None
+        self._left = 0
+        self._pending = b""
+        self.exhausted = True
+        if self._file and span:
+            self._file.seek(span[0])
+            self._left = span[1] - span[0]
+            self.exhausted = self._left == 0
+
+    def __enter__(self) -> _Matrix:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._file:
+            self._file.close()
+
+    def take(self, rows: int) -> Vectors:
+        """The next `rows` rows, shape (rows, dim)."""
+        wanted = rows * self._dim * 4
+        parts, size = [self._pending], len(self._pending)
+        while size < wanted and self._left > 0 and self._file is not None:
+            text = self._file.read(min(1 << 20, self._left))
+            self._left -= len(text)
+            try:
+                block = base64.b64decode(text, validate=True)
+            except binascii.Error as error:
+                raise SourceUnreadable(
+                    f'the matrix of "{self._path.name}" is not base64: {error}', where=str(self._path)
+                ) from None
+            parts.append(block)
+            size += len(block)
+        data = b"".join(parts)
+        if len(data) < wanted:
+            raise SourceUnreadable(
+                f'the matrix of "{self._path.name}" holds fewer rows than its data',
+                where=str(self._path),
+                hint="the file is inconsistent; restore it, or let LightRAG rebuild it",
+            )
+        self._pending = data[wanted:]
+        self.exhausted = self._left <= 0 and not self._pending
+        return np.frombuffer(data[:wanted], dtype="<f4").reshape(rows, self._dim)
+
+
+def read_vectors(path: Path, namespace: str, *, skip: int, rows: int) -> Iterator[Batch]:
+    """Batches of (id, fields, vector); `created_at` is in epoch seconds."""
+    if not path.is_file():
+        return
+    dim = vector_dim(path)
+    if dim is None:
+        raise SourceUnreadable(f'"{path.name}" does not say its embedding_dim', where=str(path))
+    span = matrix_span(path)
+    rows = max(1, min(rows, BATCH_BYTES // (dim * 4)))
+    position = start = 0
+    with path.open("rb") as file, _Matrix(path, span, dim) as matrix:
+        # The parser is shown the file up to the matrix only, so that it never buffers that huge string.
+        counted = Counted(file, span[0] if span else None)
+        items = ijson.items(counted, "data.item", use_float=True)
+        while chunk := _take(items, rows, path, position, cut=span is not None):
+            position += len(chunk)
+            block = matrix.take(len(chunk))
+            if position <= skip:
+                continue
+            batch = Batch(namespace=namespace, position=position)
+            for row in chunk:
+                batch.keys.append(_row_key(row, path))
+                batch.fields.append(_row_fields(row))
+            batch.vectors = _restore(chunk, block, path)
+            batch.size = counted.done - start + block.nbytes * 4 // 3
+            start = counted.done
+            first = position - len(chunk)
+            yield batch.drop_first(skip - first) if skip > first else batch
+        if not matrix.exhausted:
+            raise SourceUnreadable(
+                f'the matrix of "{path.name}" holds more rows than its data ({position:,})',
+                where=str(path),
+                hint="the file is inconsistent; restore it, or let LightRAG rebuild it",
+            )
+
+
+def _take(items: Iterator[Any], rows: int, path: Path, position: int, *, cut: bool) -> list[dict[str, Any]]:
+    """Up to `rows` rows. The parser's complaint about the cut before the matrix is the expected end."""
+    chunk: list[dict[str, Any]] = []
+    try:
+        for row in items:
+            if type(row) is not dict:
+                raise SourceUnreadable(f'row {position + len(chunk)} of "{path.name}" is not an object', where=str(path))
+            chunk.append(row)
+            if len(chunk) >= rows:
+                break
+    except ijson.IncompleteJSONError as error:
+        if not cut:
+            raise malformed(path, position + len(chunk), error) from None
+    except (ijson.JSONError, UnicodeDecodeError) as error:
+        raise malformed(path, position + len(chunk), error) from None
+    return chunk
+
+
+def _row_key(row: dict[str, Any], path: Path) -> str:
+    key = row.get("__id__")
+    if not isinstance(key, str):
+        raise SourceUnreadable(f'a row of "{path.name}" has no "__id__"', where=str(path))
+    return key
+
+
+def _row_fields(row: dict[str, Any]) -> dict[str, Any]:
+    fields = {name: value for name, value in row.items() if name not in _OWN}
+    if "__created_at__" in row:
+        fields["created_at"] = row["__created_at__"]
+    return fields
+
+
+def _restore(rows: list[dict[str, Any]], matrix: Vectors, path: Path) -> Vectors:
+    """Vectors with their original norm, shape (rows, dim)."""
+    count, dim = matrix.shape
+    originals = np.empty((count, dim), dtype=np.float32)
+    known: npt.NDArray[np.bool_] = np.zeros(count, dtype=np.bool_)
+    for index, row in enumerate(rows):
+        text = row.get("vector")
+        if not text:
+            originals[index] = matrix[index]
+            continue
+        try:
+            half = np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype="<f2")
+            originals[index] = half
+        except (binascii.Error, zlib.error, ValueError) as error:
+            raise SourceUnreadable(
+                f'the vector of "{row.get("__id__")}" in "{path.name}" cannot be decoded: {error}', where=str(path)
+            ) from None
+        known[index] = True
+    norms = np.sqrt(np.einsum("ij,ij->i", originals, originals, dtype=np.float64))
+    dots = np.einsum("ij,ij->i", originals, matrix, dtype=np.float64)
+    # A zero vector is NaN in the matrix (0/0), and beyond 65,504 the float16 copy is infinite: the other copy counts.
+    usable = known & np.isfinite(norms) & (norms > 0) & np.isfinite(dots)
+    apart = usable & (1.0 - dots / np.where(usable, norms, 1.0) > COPIES_AGREE)
+    if apart.any():
+        name = rows[int(np.argmax(apart))].get("__id__")
+        raise SourceUnreadable(
+            f'"{path.name}" holds two different vectors for "{name}" (its data and its matrix disagree)',
+            where=str(path),
+            hint="the file is inconsistent; restore it, or let LightRAG rebuild it",
+        )
+    restored = np.where(
+        usable[:, None],
+        matrix * norms[:, None].astype(np.float32),
+        np.where(known[:, None] & (norms == 0)[:, None], originals, matrix),
+    )
+    return np.ascontiguousarray(restored, dtype=np.float32)

@@ -1,0 +1,152 @@
+"""The `postgres` backend: an external server, or an embedded one that this tool creates and starts."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from hybridrag.errors import BackendUnavailable, HybridragError
+from hybridrag.model.facts import Facts
+from hybridrag.model.ports import Embedding, SchemaMaker, Selection
+from hybridrag.model.secret import Secret, SecretResolver
+
+from .client import Endpoint
+from .embedded import EmbeddedServer
+from .observe import observe_server, problems
+from .spec import PostgresSpec
+from .store import PostgresStore
+
+DEFAULT_PORT = 5432
+
+
+class PostgresBackend:
+    """See `model.ports.Backend`. `home` is the state folder of an embedded server."""
+
+    type = "postgres"
+
+    def __init__(
+        self, name: str, spec: PostgresSpec, *, home: Path, secrets: SecretResolver, schema: SchemaMaker
+    ) -> None:
+        self.name = name
+        self._spec = spec
+        self._secrets = secrets
+        self._schema = schema
+        self._embedded: EmbeddedServer | None = None
+        if spec.provision is not None:
+            self._embedded = EmbeddedServer(
+                home,
+                user=spec.user,
+                database=spec.database,
+                port=spec.port,
+                password=self._declared_password() if spec.password else None,
+            )
+
+    @property
+    def provisioned(self) -> bool:
+        return self._embedded is not None
+
+    def _declared_password(self) -> Secret | None:
+        if self._spec.password is None:
+            return None
+        return self._secrets.resolve(self._spec.password, used_by=f"backends.{self.name}.password")
+
+    def _password(self) -> Secret | None:
+        if self._embedded is not None and self._spec.password is None:
+            return self._embedded.password()
+        return self._declared_password()
+
+    def _endpoint(self) -> Endpoint:
+        port = self._spec.port or DEFAULT_PORT
+        if self._embedded is not None:
+            observed = self._embedded.observe().get("port")
+            port = observed if isinstance(observed, int) else port
+        return Endpoint(
+            name=self.name,
+            host=self._spec.host,
+            port=port,
+            user=self._spec.user,
+            database=self._spec.database,
+            password=self._password,
+            tls=self._spec.tls,
+        )
+
+    async def observe(self) -> tuple[Facts, Facts]:
+        if self._embedded is None:
+            return await observe_server(self._endpoint())
+        server = await asyncio.to_thread(self._embedded.observe)
+        own = {"provision": "embedded", "state": server["state"], "port": server["port"]}
+        if server["state"] != "running":
+            problem = f'the embedded server of backend "{self.name}" is {server["state"]}'
+            hint = f"hybridrag apply starts it; by hand: hybridrag backend start {self.name}"
+            return {"type": "postgres", **own, "reachable": False, "problem": problem, "hint": hint}, {}
+        facts, details = await observe_server(self._endpoint())
+        return {**own, **facts}, {**details, "pid": server["pid"], "data_dir": server["data_dir"]}
+
+    def problems(self, facts: Facts, embedding: Embedding) -> list[HybridragError]:
+        return problems(self.name, facts, embedding)
+
+    async def provision(self) -> None:
+        if self._embedded is not None:
+            await asyncio.to_thread(self._embedded.ensure)
+
+    def _ours(self) -> EmbeddedServer:
+        if self._embedded is None:
+            raise BackendUnavailable(
+                f'backend "{self.name}" is an external server; hybridrag does not start or stop it',
+                hint=f"start or stop the server at {self._spec.host} with its own tools",
+            )
+        return self._embedded
+
+    async def start(self) -> None:
+        await asyncio.to_thread(self._ours().start)
+
+    async def stop(self) -> None:
+        await asyncio.to_thread(self._ours().stop)
+
+    def store(self, path: str, workspace: str, embedding: Embedding) -> PostgresStore:
+        return PostgresStore(self._endpoint(), workspace, embedding, self._schema, self._selection)
+
+    def _selection(self, workspace: str) -> Selection:
+        endpoint, spec = self._endpoint(), self._spec
+        variables = {
+            "POSTGRES_HOST": endpoint.host,
+            "POSTGRES_PORT": str(endpoint.port),
+            "POSTGRES_USER": endpoint.user,
+            "POSTGRES_DATABASE": endpoint.database,
+            "POSTGRES_WORKSPACE": workspace,
+            "POSTGRES_MAX_CONNECTIONS": str(spec.pool.max),
+            "POSTGRES_VECTOR_INDEX_TYPE": spec.vector_index.type.upper(),
+            "POSTGRES_HNSW_M": str(spec.vector_index.m),
+            "POSTGRES_HNSW_EF": str(spec.vector_index.ef_construction),
+        }
+        if spec.tls.mode != "prefer":
+            variables["POSTGRES_SSL_MODE"] = spec.tls.mode
+        for name, value in (("ROOT_CERT", spec.tls.ca), ("CERT", spec.tls.cert), ("KEY", spec.tls.key)):
+            if value is not None:
+                variables[f"POSTGRES_SSL_{name}"] = str(value)
+
+        def password() -> str:
+            secret = endpoint.password()
+            return secret.reveal() if secret else ""
+
+        return Selection(
+            kv="PGKVStorage",
+            vector="PGVectorStorage",
+            graph="PGTableGraphStorage",
+            doc_status="PGDocStatusStorage",
+            workspace=workspace,
+            variables=variables,
+            secrets={"POSTGRES_PASSWORD": password},
+        )
+
+    def registry_config(self, workspace: str) -> dict[str, Any]:
+        endpoint = self._endpoint()
+        return {
+            "postgres_host": endpoint.host,
+            "postgres_port": endpoint.port,
+            "postgres_user": endpoint.user,
+            "postgres_database": endpoint.database,
+            "postgres_workspace": workspace,
+            "vector_index_type": self._spec.vector_index.type,
+        }

@@ -1,0 +1,252 @@
+"""A Postgres of our own on this machine: created, started, looked at and stopped, without Docker.
+
+Called by the Postgres backend's provisioner (in a thread: everything here blocks). It must not touch a
+server it did not create, must not listen anywhere but on 127.0.0.1, and must not show the password: no
+argument list, no log, no error holds it. `observe()` writes nothing and starts nothing.
+
+Every method may be killed at any line; `ensure()` goes on from what it finds. What makes this true: the
+password is on the disk before initdb uses it, initdb works in `data.new` which becomes `data` by a rename,
+and the lock outlives us for as long as an initdb of ours does.
+"""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_incrementing
+
+from hybridrag.errors import BackendUnavailable
+from hybridrag.model.secret import Secret
+
+from .embedded_account import passable_folder
+from .embedded_cluster import Cluster, NotYet
+from .embedded_files import Postmaster, Record, locked, write_file
+from .embedded_place import Place, existing_place, find_data, free_port, is_free, new_place
+
+_AGAIN = "hybridrag apply"
+
+
+class EmbeddedServer:
+    """One cluster with one role and one database.
+
+    `home` (`state/<environment>/embedded/<backend>`) holds the password (0600), server.json, server.log
+    and, if the account that runs the server may go there, the cluster in `data`. `port` None: pick a free
+    one and keep it. `password` None: make one and keep it. `wait_s`: how long a start may take.
+
+    All methods raise BackendUnavailable with the next command to run; only `observe` never raises.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        user: str,
+        database: str,
+        port: int | None,
+        password: Secret | None,
+        wait_s: float = 30.0,
+    ) -> None:
+        self.home = home.absolute()
+        self._user = user
+        self._database = database
+        self._port = port
+        self._password = password
+        self._wait_s = wait_s
+        self._record_file = self.home / "server.json"
+        self._password_file = self.home / "password"
+        self._lock_file = self.home / "lock"
+
+    # Looking
+
+    def observe(self) -> dict[str, str | int | None]:
+        """`state` (absent, stopped, running, broken), `port`, `pid`, `version`, `data_dir`, `detail`.
+
+        None means absent. `port` is the real one while running, else the one that is remembered; `detail`
+        says why it is broken. Nobody logs in: a wrong password is found by `ensure` only.
+        """
+        record, pid = Record(), None
+        try:
+            record = Record.read(self._record_file)
+            data = find_data(self.home, record)
+            if data is None:
+                return _facts("absent", record)
+            record = replace(record, data_dir=str(data))
+            if not (data / "PG_VERSION").exists():
+                return _facts("broken", record, detail=f'"{data}" is not a Postgres data directory')
+            postmaster = Postmaster.read(data)
+            if postmaster is None or not postmaster.alive:
+                return _facts("stopped", record)
+            record, pid = replace(record, port=postmaster.port), postmaster.pid
+            if postmaster.accepts():
+                return _facts("running", record, pid=pid)
+            return _facts("broken", record, pid=pid, detail="runs, but does not take connections")
+        except BackendUnavailable as error:
+            return _facts("broken", record, pid=pid, detail=error.what)
+        except OSError as error:
+            return _facts("broken", record, pid=pid, detail=f'"{error.filename}": {error.strerror}')
+
+    def password(self) -> Secret:
+        """The given password, or the one that was made and is kept in `home`."""
+        if self._password is not None:
+            return self._password
+        try:
+            return Secret(self._password_file.read_text(encoding="utf-8").rstrip("\n"))
+        except OSError as error:
+            raise BackendUnavailable(
+                f'the password of the embedded Postgres cannot be read: "{error.filename}": {error.strerror}',
+                hint=f"{_AGAIN} (creates the server, or gives it a new password)",
+            ) from None
+
+    # Doing
+
+    def ensure(self) -> None:
+        """Creates the cluster, starts it, adds role, database and extension: whatever is missing."""
+        with self._told():
+            self.home.parent.mkdir(parents=True, exist_ok=True)
+            passable_folder(self.home)
+            with self._locked() as holding:
+                password = self._keep_password()
+                cluster = self._existing(holding) or self._created(holding, password)
+                for attempt in self._patiently():
+                    with attempt:
+                        port = self._running(cluster)
+                        cluster.ensure_database(self._database, port=port, user=self._user, password=password)
+
+    def start(self) -> None:
+        """Starts the existing cluster, on the port it should have; a running one stays as it is."""
+        with self._told():
+            if not self.home.is_dir():
+                raise BackendUnavailable("there is no embedded Postgres here yet", hint=_AGAIN)
+            with self._locked() as holding:
+                cluster = self._existing(holding)
+                if cluster is None:
+                    raise BackendUnavailable("there is no embedded Postgres here yet", hint=_AGAIN)
+                for attempt in self._patiently():
+                    with attempt:
+                        self._running(cluster)
+
+    def stop(self) -> None:
+        """Stops the server; open connections are ended, nothing is lost. Absent or stopped is fine."""
+        with self._told():
+            if not self.home.is_dir():
+                return
+            with self._locked() as holding:
+                cluster = self._existing(holding)
+                if cluster is not None:
+                    cluster.stop()
+
+    # How
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Gives every error the words a user needs: which server, and what to do next."""
+        try:
+            yield
+        except BackendUnavailable as error:
+            error.where = error.where or str(self.home)
+            raise
+        except OSError as error:
+            raise BackendUnavailable(
+                f'embedded Postgres: "{error.filename or self.home}": {error.strerror or error}',
+                where=str(self.home),
+                hint=f"correct this, then: {_AGAIN}",
+            ) from error
+        except subprocess.TimeoutExpired:
+            # Not chained: it carries the child's argument list and output.
+            raise BackendUnavailable(
+                f"the embedded Postgres does not answer within {self._wait_s:g} s",
+                where=str(self.home / "server.log"),
+                hint=f"see what the log says, then: {_AGAIN}",
+            ) from None
+
+    @contextmanager
+    def _locked(self) -> Iterator[int]:
+        with locked(self._lock_file, wait_s=self._wait_s) as holding:
+            yield holding
+
+    def _patiently(self) -> Retrying:
+        return Retrying(
+            retry=retry_if_exception_type(NotYet),
+            wait=wait_incrementing(start=0.2, increment=0.2, max=1.0),
+            stop=stop_after_delay(self._wait_s),
+            reraise=True,
+        )
+
+    def _keep_password(self) -> Secret:
+        """On the disk before anything is created with it, so that no kill can lose it."""
+        if self._password is None:
+            if not self._password_file.exists() or not self._password_file.stat().st_size:
+                write_file(self._password_file, secrets.token_urlsafe(32) + "\n")
+            elif self._password_file.stat().st_mode & 0o077:
+                self._password_file.chmod(0o600)
+        password = self.password()
+        if not password.reveal() or set(password.reveal()) & set("\n\r\0"):
+            raise BackendUnavailable(
+                "the password of the embedded Postgres is empty or has more than one line",
+                hint='correct what "password" of this backend refers to, or leave it out of the spec',
+            )
+        return password
+
+    def _existing(self, holding: int) -> Cluster | None:
+        data = find_data(self.home, Record.read(self._record_file))
+        return None if data is None else self._cluster(existing_place(data), holding)
+
+    def _created(self, holding: int, password: Secret) -> Cluster:
+        cluster = self._cluster(new_place(self.home), holding)
+        cluster.create(user=self._user, password=password)
+        return cluster
+
+    def _cluster(self, place: Place, holding: int) -> Cluster:
+        log = self.home / "server.log"
+        return Cluster(place=place, log=log, wait_s=self._wait_s, holding=holding)
+
+    def _running(self, cluster: Cluster) -> int:
+        """Makes the server run on the port it should have; returns that port. One try: NotYet asks for more."""
+        postmaster = cluster.postmaster()
+        current = postmaster.port if postmaster is not None and postmaster.alive else None
+        if postmaster is not None and postmaster.alive and not postmaster.accepts():
+            raise NotYet(
+                f"the embedded Postgres (process {postmaster.pid}) runs, but does not take connections",
+                where=str(cluster.log),
+                hint=f"see what the log says, then: {_AGAIN}",
+            )
+        remembered = Record.read(self._record_file).port
+        if current is not None and self._port in (None, current):
+            port = current
+        elif self._port is None:
+            port = remembered if remembered is not None and is_free(remembered) else free_port()
+        elif is_free(self._port):
+            port = self._port
+        elif (again := cluster.postmaster()) is not None and again.alive and again != postmaster:
+            raise NotYet("the embedded Postgres is being started by someone else")
+        else:
+            raise BackendUnavailable(
+                f"port {self._port} is taken by another program, the embedded Postgres cannot have it",
+                hint=f"stop that program, or give this backend another port (or none) in the spec; then: {_AGAIN}",
+            )
+        # Before the start: a kill between the two must not lose the port.
+        Record(port=port, data_dir=str(cluster.place.data), version=cluster.place.binaries.version).write(
+            self._record_file
+        )
+        if port != current:
+            cluster.stop()
+            cluster.start(name=self.home.name, port=port)
+        return port
+
+
+def _facts(
+    state: str, record: Record, *, pid: int | None = None, detail: str | None = None
+) -> dict[str, str | int | None]:
+    return {
+        "state": state,
+        "port": record.port,
+        "pid": pid,
+        "version": record.version,
+        "data_dir": record.data_dir,
+        "detail": detail,
+    }

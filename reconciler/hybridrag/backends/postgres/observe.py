@@ -1,0 +1,172 @@
+"""What a Postgres server and a LightRAG database in it are right now. Read-only statements and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+
+import asyncpg
+
+from hybridrag.errors import BackendUnavailable, HybridragError
+from hybridrag.model.data import NAMESPACES
+from hybridrag.model.facts import Facts, Value
+from hybridrag.model.ports import Embedding
+
+from .client import Endpoint, connection
+from .tables import TABLES, index_name, table_name
+
+OBSERVE_TIMEOUT_S = 20.0
+OLDEST = 14
+HNSW_DIMENSIONS = 2000
+
+_SERVER = """
+SELECT current_setting('server_version_num')::int AS version_num,
+       current_setting('server_version') AS version,
+       (SELECT extversion FROM pg_extension WHERE extname = 'vector') AS pgvector,
+       (SELECT default_version FROM pg_available_extensions WHERE name = 'vector') AS pgvector_available,
+       (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
+       coalesce((SELECT bool_or(trusted) FROM pg_available_extension_versions WHERE name = 'vector'), false)
+           AS pgvector_trusted,
+       has_database_privilege(current_database(), 'CREATE') AS may_create_schema,
+       coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_create_tables,
+       current_setting('server_encoding') AS encoding,
+       pg_is_in_recovery() AS standby
+"""
+
+
+async def observe_server(endpoint: Endpoint) -> tuple[Facts, Facts]:
+    """(facts, details) of a server; an unreachable one is a fact, not an error."""
+    try:
+        return await asyncio.wait_for(_observe_server(endpoint), OBSERVE_TIMEOUT_S)
+    except BackendUnavailable as error:
+        return {"type": "postgres", "reachable": False, "problem": error.what, "hint": error.hint}, {}
+    except asyncio.TimeoutError:
+        problem = f'backend "{endpoint.name}" (postgres at {endpoint.address}) did not answer within {OBSERVE_TIMEOUT_S:.0f} s'
+        return {"type": "postgres", "reachable": False, "problem": problem, "hint": None}, {}
+
+
+async def _observe_server(endpoint: Endpoint) -> tuple[Facts, Facts]:
+    started = time.perf_counter()
+    async with connection(endpoint, purpose="observe", read_only=True) as opened:
+        latency = time.perf_counter() - started
+        row = await opened.fetchrow(_SERVER)
+        size = await opened.fetchval("SELECT pg_database_size(current_database())")
+    facts: dict[str, Value] = {"type": "postgres", "reachable": True, **dict(row)}
+    return facts, {"latency_ms": round(latency * 1000, 1), "bytes": size}
+
+
+def problems(name: str, facts: Facts, embedding: Embedding) -> list[HybridragError]:
+    """Why a server, as observed, cannot take LightRAG's data. Pure."""
+    if not facts.get("reachable"):
+        hint = facts.get("hint")
+        return [BackendUnavailable(str(facts.get("problem")), hint=str(hint) if hint else None)]
+    found: list[HybridragError] = []
+
+    def refuse(what: str, hint: str) -> None:
+        found.append(BackendUnavailable(f'backend "{name}": {what}', hint=hint))
+
+    if _number(facts, "version_num") < OLDEST * 10_000:
+        refuse(f"PostgreSQL {facts.get('version')} is too old, {OLDEST} or newer is needed", "upgrade the server")
+    if facts.get("standby"):
+        refuse("it is a read-only standby", f"name the primary in backends.{name}.host")
+    if facts.get("encoding") != "UTF8":
+        refuse(f"its database is encoded in {facts.get('encoding')}", "create a database with ENCODING 'UTF8'")
+    if facts.get("pgvector") is None:
+        if facts.get("pgvector_available") is None:
+            refuse(
+                "the extension pgvector is not installed on the server",
+                "install it there (Debian: apt-get install postgresql-<version>-pgvector), then run hybridrag plan",
+            )
+        elif not (facts.get("superuser") or (facts.get("pgvector_trusted") and facts.get("may_create_schema"))):
+            refuse(
+                "the extension pgvector is there but not created, and this user has no right to create it",
+                "as an administrator, in that database: CREATE EXTENSION vector; then run hybridrag plan",
+            )
+    if not facts.get("may_create_schema") or not facts.get("may_create_tables"):
+        missing = "schemas in the database" if not facts.get("may_create_schema") else "tables in its schema"
+        refuse(
+            f"this user has no right to create {missing}",
+            "as an administrator: GRANT CREATE ON DATABASE <database> TO <user>; GRANT ALL ON SCHEMA public TO <user>",
+        )
+    if embedding.dim > HNSW_DIMENSIONS:
+        refuse(
+            f"an HNSW index holds at most {HNSW_DIMENSIONS:,} dimensions, the database has {embedding.dim:,}; "
+            "LightRAG would run unindexed",
+            "keep this database on its present backend until halfvec indexes are supported",
+        )
+    return found
+
+
+def _number(facts: Facts, name: str) -> int:
+    value = facts.get(name)
+    return value if isinstance(value, int) else 0
+
+
+async def observe_store(endpoint: Endpoint, workspace: str, embedding: Embedding) -> tuple[Facts, Facts]:
+    """(facts, details) of one workspace: records by namespace, our marks, indexes. Raises BackendUnavailable."""
+    async with connection(endpoint, purpose="observe", read_only=True) as opened, opened.transaction(
+        isolation="repeatable_read", readonly=True
+    ):
+        tables = {namespace.name: table_name(namespace.name, embedding) for namespace in NAMESPACES}
+        existing = await _existing(opened, tables.values())
+        facts: dict[str, Value] = {"schema": all(name in existing for name in tables.values())}
+        for namespace, table in tables.items():
+            count = 0
+            if table in existing:
+                count = await opened.fetchval(f"SELECT count(*) FROM {table} WHERE workspace = $1", workspace)
+            facts[f"records/{namespace}"] = count
+            if TABLES[namespace].vector and table in existing:
+                facts[f"neighbours/{namespace}"] = await opened.fetchval(
+                    f"SELECT EXISTS (SELECT 1 FROM {table} WHERE workspace <> $1)", workspace
+                )
+                facts[f"index/{namespace}"] = await opened.fetchval(
+                    "SELECT EXISTS (SELECT 1 FROM pg_index WHERE indrelid = to_regclass($1) "
+                    "AND indexrelid = to_regclass($2) AND indisvalid)",
+                    table,
+                    index_name(table),
+                )
+        facts["foreign_vectors"] = await _foreign_vectors(opened, workspace, set(tables.values()))
+        facts.update(await _mark(opened, workspace))
+        return facts, await _details(opened, workspace)
+
+
+async def _existing(opened: asyncpg.Connection, names: Iterable[str]) -> set[str]:
+    rows = await opened.fetch("SELECT n FROM unnest($1::text[]) AS n WHERE to_regclass(n) IS NOT NULL", list(names))
+    return {row["n"] for row in rows}
+
+
+async def _foreign_vectors(opened: asyncpg.Connection, workspace: str, ours: set[str]) -> str | None:
+    """Vector tables of another model (or without suffix) that hold rows of this workspace."""
+    rows = await opened.fetch(
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename LIKE 'lightrag\_vdb\_%'"
+    )
+    holding: list[str] = []
+    for row in rows:
+        name = row["tablename"]
+        if name not in ours and await opened.fetchval(
+            f'SELECT EXISTS (SELECT 1 FROM "{name}" WHERE workspace = $1)', workspace
+        ):
+            holding.append(name)
+    return ", ".join(sorted(holding)) or None
+
+
+async def _mark(opened: asyncpg.Connection, workspace: str) -> Mapping[str, Value]:
+    """Our own marks on this workspace; all None when a migration never began here."""
+    absent: dict[str, Value] = {"migration": None, "state": None, "source_fingerprint": None}
+    if await opened.fetchval("SELECT to_regclass('hybridrag_ledger.migration')") is None:
+        return absent
+    row = await opened.fetchrow(
+        "SELECT migration_id AS migration, state, source_fingerprint FROM hybridrag_ledger.migration WHERE workspace = $1",
+        workspace,
+    )
+    return dict(row) if row else absent
+
+
+async def _details(opened: asyncpg.Connection, workspace: str) -> Facts:
+    if await opened.fetchval("SELECT to_regclass('hybridrag_ledger.checkpoint')") is None:
+        return {}
+    done = await opened.fetchval(
+        "SELECT coalesce(sum(records), 0)::bigint FROM hybridrag_ledger.checkpoint WHERE workspace = $1", workspace
+    )
+    return {"checkpoint_records": done}

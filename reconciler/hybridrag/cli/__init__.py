@@ -1,0 +1,29 @@
+"""The command line: argv -> calls -> exit code. One small file per group; heavy imports wait for the call."""
+
+from __future__ import annotations
+
+import click
+
+from hybridrag import __version__
+
+from .apply import apply
+from .backend import backend
+from .look import health, status, verify
+from .plan import plan, validate
+from .query import query
+
+_EPILOG = """\b
+Exit codes: 0 done or nothing to do, 1 unexpected, 2 changes pending (plan
+--detailed-exitcode), 3 spec or registry invalid, 4 a backend or a file cannot be
+reached, read or used, 5 plan refused, 6 not found, 7 verification failed,
+8 interrupted (resumable), 9 lease held by another apply, 130 second Ctrl-C."""
+
+
+@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="hybridrag")
+def main() -> None:
+    """Terraform for LightRAG storage: declare each database's backend, plan, apply, verify."""
+
+
+for _command in (validate, plan, apply, status, health, verify, query, backend):
+    main.add_command(_command)

@@ -1,0 +1,110 @@
+"""`hybridrag apply`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import click
+
+from .common import Settings, command_options
+
+if TYPE_CHECKING:
+    from hybridrag.api import Environment
+    from hybridrag.engine import Planned, RunReport
+    from hybridrag.model.events import Event
+
+HAZARDS = ["data_copy", "writer_pause", "shared_index", "field_loss"]
+
+
+@click.command()
+@click.argument("plan_file", required=False, type=click.Path(dir_okay=False), metavar="[PLAN]")
+@click.option("--auto-approve", is_flag=True, help="Do not ask.")
+@click.option("--allow", multiple=True, type=click.Choice(HAZARDS), help="Allow a hazard by name (repeatable).")
+@click.option("--target", "targets", multiple=True, metavar="DB", help="Only this database (repeatable).")
+@click.option("--exclude", multiple=True, metavar="DB", help="All but this database (repeatable).")
+@click.option("--events", type=click.Path(dir_okay=False), metavar="FILE", help="Write events as JSON lines.")
+@command_options
+def apply(
+    settings: Settings,
+    plan_file: str | None,
+    auto_approve: bool,
+    allow: tuple[str, ...],
+    targets: tuple[str, ...],
+    exclude: tuple[str, ...],
+    events: str | None,
+) -> None:
+    """Carry out the plan: provision, validate, pause, migrate, verify, switch, resume."""
+    from hybridrag.model.plan import HazardKind
+    from hybridrag.render.plan_text import show_plan
+
+    env = settings.environment()
+    planned = _planned(env, plan_file, targets, exclude)
+    out = settings.out()
+    if not settings.json and not (settings.quiet and planned.plan.empty):
+        show_plan(out, planned.plan)
+    if planned.plan.empty:
+        if settings.json:
+            settings.print_json({"outcome": "done", "steps": {}, "changes": 0})
+        return
+    if not plan_file and not auto_approve:
+        _ask(settings)
+    report = _run(settings, env, planned, [HazardKind(name) for name in allow], events)
+    if settings.json:
+        return
+    serving = ", ".join(f"{name} on {backend}" for name, backend in report.serving.items())
+    out.print(f"\n[good]Done[/] in {report.seconds:.1f} s. Serving: {serving}.")
+
+
+def _planned(env: Environment, plan_file: str | None, targets: tuple[str, ...], exclude: tuple[str, ...]) -> Planned:
+    from hybridrag.engine import plan_world
+    from hybridrag.engine.observing import observe
+    from hybridrag.engine.planning import Planned
+    from hybridrag.planner import load, refuse_if_stale, to_plan
+
+    if plan_file is None:
+        return asyncio.run(plan_world(env.world, targets, exclude))
+    file = load(Path(plan_file))
+    items = env.world.chosen(file.databases) if file.databases else []
+    seen = asyncio.run(observe(env.world, items))
+    refuse_if_stale(file, env.spec.digest, seen.observation)
+    return Planned(plan=to_plan(file), observation=seen.observation, items=tuple(items))
+
+
+def _ask(settings: Settings) -> None:
+    from hybridrag.errors import PlanRefused
+
+    if settings.json or not sys.stdin.isatty():
+        raise PlanRefused(
+            "apply needs an approval, and nobody can be asked here",
+            hint="hybridrag apply --auto-approve, or hybridrag plan --out FILE and hybridrag apply FILE",
+        )
+    if not click.confirm("\nApply this plan?", default=False, err=True):
+        raise PlanRefused("not approved; nothing was done", hint="hybridrag plan shows it again")
+
+
+def _run(settings: Settings, env: Environment, planned: Planned, allowed: list, events: str | None) -> RunReport:  # type: ignore[type-arg]
+    from hybridrag.engine import Run
+    from hybridrag.render.run_text import RunDisplay
+
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(Path(events).open("w", encoding="utf-8")) if events else None
+        display = None if settings.json else stack.enter_context(RunDisplay(settings.out(), quiet=settings.quiet))
+
+        def listen(event: Event) -> None:
+            for stream in (file, sys.stdout if settings.json else None):
+                if stream is not None:
+                    _write(stream, event)
+            if display is not None:
+                display.on_event(event)
+
+        return asyncio.run(Run(env.world, planned, listen, allowed).execute())
+
+
+def _write(stream: TextIO, event: Event) -> None:
+    stream.write(json.dumps(event.as_dict(), ensure_ascii=False) + "\n")
+    stream.flush()

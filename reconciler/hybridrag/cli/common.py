@@ -1,0 +1,126 @@
+"""What every command shares: global options, loading the environment, errors to exit codes."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from hybridrag.errors import HybridragError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hybridrag.api import Environment
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The global options of one call."""
+
+    files: tuple[str, ...]
+    env: str | None
+    state: str | None
+    json: bool
+    color: bool
+    quiet: bool
+    debug: bool
+
+    def out(self, *, to_stderr: bool = False) -> Console:
+        from hybridrag.render.console import console
+
+        return console(to_stderr=to_stderr, color=self.color)
+
+    def environment(self) -> Environment:
+        """Load the spec that the options name."""
+        from hybridrag.api import Environment
+        from hybridrag.assembly import assemble
+        from hybridrag.spec import find_files, load
+
+        paths = find_files([Path(name) for name in self.files], self.env, Path.cwd())
+        spec = load(paths[0], overlays=paths[1:])
+        return Environment(spec, assemble(spec, state_folder=Path(self.state) if self.state else None))
+
+    def print_json(self, value: object) -> None:
+        click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+
+
+_OPTIONS = (
+    click.option(
+        "-f", "--file", "files", multiple=True, envvar="HYBRIDRAG_FILE", metavar="FILE",
+        help="Spec file; give it again for overlays, merged in order. Default: hybridrag.yaml.",
+    ),
+    click.option("--env", envvar="HYBRIDRAG_ENV", metavar="NAME", help="Also merge hybridrag.NAME.yaml."),
+    click.option("--state", envvar="HYBRIDRAG_STATE", metavar="FOLDER", help="State folder, instead of the spec's."),
+    click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", envvar="HYBRIDRAG_FORMAT"),
+    click.option("--json", "as_json", is_flag=True, help="Short for --format json."),
+    click.option("--no-color", is_flag=True, envvar="HYBRIDRAG_NO_COLOR", help="No colour (also: NO_COLOR)."),
+    click.option("-q", "--quiet", is_flag=True, envvar="HYBRIDRAG_QUIET", help="Only results and errors."),
+    click.option("--debug", is_flag=True, envvar="HYBRIDRAG_DEBUG", help="Show tracebacks."),
+)  # fmt: skip
+
+
+def command_options(function: Command) -> Command:
+    """Add the global options; the command gets them as `settings`, and its errors become exit codes."""
+
+    @functools.wraps(function)
+    def wrapper(
+        files: tuple[str, ...],
+        env: str | None,
+        state: str | None,
+        format_: str,
+        as_json: bool,
+        no_color: bool,
+        quiet: bool,
+        debug: bool,
+        **own: Any,
+    ) -> Any:
+        machine = as_json or format_ == "json"
+        settings = Settings(files, env, state, machine, not no_color, quiet, debug)
+        try:
+            return function(settings=settings, **own)
+        except HybridragError as error:
+            fail(settings, error)
+        except KeyboardInterrupt:
+            sys.exit(130)
+        except (BrokenPipeError, click.ClickException, click.exceptions.Exit):
+            raise
+        except Exception as error:
+            fail(settings, unexpected(error))
+
+    for option in reversed(_OPTIONS):
+        wrapper = option(wrapper)
+    return wrapper  # type: ignore[return-value]
+
+
+def unexpected(error: Exception) -> HybridragError:
+    """Something we did not foresee; its text may hold data, so only its kind is told without --debug."""
+    wrapped = HybridragError(
+        f"unexpected error ({type(error).__name__})", hint="run the command again with --debug and report what it prints"
+    )
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def fail(settings: Settings, error: HybridragError) -> None:
+    """Report an error on stderr and leave with its exit code."""
+    if settings.debug:
+        traceback.print_exception(error, file=sys.stderr)
+    if settings.json:
+        click.echo(json.dumps({"error": error.as_dict()}, ensure_ascii=False), err=True)
+    else:
+        from rich.markup import escape
+
+        text, arrow, hint = str(error).rpartition("\n  → ")
+        body = f"{escape(text)}\n  [next]→ {escape(hint)}[/]" if arrow else escape(str(error))
+        settings.out(to_stderr=True).print(f"[bad]error[/]: {body}")
+    sys.exit(error.exit_code)

@@ -1,0 +1,56 @@
+"""`hybridrag validate`, `hybridrag plan`."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from .common import Settings, command_options
+
+
+@click.command()
+@command_options
+def validate(settings: Settings) -> None:
+    """Check the spec; no network."""
+    env = settings.environment()
+    if settings.json:
+        settings.print_json({"valid": True, "digest": env.spec.digest, "databases": list(env.world.wanted)})
+        return
+    names = ", ".join(env.world.wanted) or "none"
+    settings.out().print(f"[good]valid[/]: environment {env.world.environment}, databases: {names}")
+
+
+@click.command()
+@click.option("--out", type=click.Path(dir_okay=False), metavar="FILE", help="Save the plan for `apply FILE`.")
+@click.option("--target", "targets", multiple=True, metavar="DB", help="Only this database (repeatable).")
+@click.option("--exclude", multiple=True, metavar="DB", help="All but this database (repeatable).")
+@click.option("--detailed-exitcode", is_flag=True, help="Exit 2 when changes are pending, 0 when there are none.")
+@command_options
+def plan(
+    settings: Settings, out: str | None, targets: tuple[str, ...], exclude: tuple[str, ...], detailed_exitcode: bool
+) -> None:
+    """Show what apply would do; writes nothing."""
+    from hybridrag import __version__
+    from hybridrag.engine import plan_world
+    from hybridrag.planner import save, to_file
+    from hybridrag.render.plan_text import show_plan
+
+    env = settings.environment()
+    planned = asyncio.run(plan_world(env.world, targets, exclude))
+    file = to_file(
+        planned.plan,
+        planned.observation,
+        tool_version=__version__,
+        spec_files=env.world.spec_files,
+        databases=tuple(item.database for item in planned.items),
+    )
+    if out:
+        save(file, Path(out))
+    if settings.json:
+        settings.print_json(file.model_dump(mode="json"))
+    else:
+        show_plan(settings.out(), planned.plan, saved_to=out)
+    if detailed_exitcode and not planned.plan.empty:
+        raise click.exceptions.Exit(2)

@@ -1,0 +1,166 @@
+"""Run a plan: lease, journal, each step checked, done and checked again, brackets closed on failure."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import getpass
+import socket
+import time
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from hybridrag.actions import BY_VERB, STREAMS, Context
+from hybridrag.errors import HybridragError, Interrupted, NotConverged
+from hybridrag.journal import Journal, Lease
+from hybridrag.model.events import Emit, PlanReady, RunDone, StepDone, StepFailed, StepStarted, Warned
+from hybridrag.model.facts import Observation
+from hybridrag.model.plan import HazardKind, Plan, Step
+
+from .planning import Planned
+from .world import RegistryPointer, World
+
+
+@dataclass(slots=True, kw_only=True)
+class RunReport:
+    """What a run did. `serving` maps each database of the plan to the backend that serves it now."""
+
+    run: str
+    outcome: str
+    seconds: float
+    steps: dict[str, str] = field(default_factory=dict)
+    serving: dict[str, str] = field(default_factory=dict)
+
+
+def run_id() -> str:
+    """Sorts by time, and is unique."""
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
+
+
+def who() -> str:
+    with contextlib.suppress(KeyError, OSError):
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    return socket.gethostname()
+
+
+class Run:
+    """One execution of one plan, under the lease."""
+
+    def __init__(self, world: World, planned: Planned, emit: Emit, allowed: Iterable[HazardKind]) -> None:
+        self._world = world
+        self._plan: Plan = planned.plan
+        self._observation: Observation = planned.observation
+        self._emit = emit
+        self._allowed = frozenset(allowed)
+        self._items = {item.database: item for item in planned.items}
+        self._pointer = RegistryPointer(world.registry)
+        self._report = RunReport(run=run_id(), outcome="done", seconds=0.0)
+
+    async def execute(self) -> RunReport:
+        """Raises what the failing step raised, after closing the brackets and saying who serves."""
+        started = time.monotonic()
+        run = self._report.run
+        with Journal(self._world.journal_path) as journal, Lease(journal, f"{who()} {run}") as lease:
+            journal.begin_run(run, who(), self._plan.spec_digest, self._plan.observation_digest)
+            self._emit(
+                PlanReady(
+                    run=run,
+                    steps=tuple(step.id for step in self._plan.steps),
+                    databases=tuple(self._plan.moves),
+                )
+            )
+            error: BaseException | None = None
+            try:
+                for step in self._plan.steps:
+                    lease.check()
+                    await self._step(step, journal)
+            except (HybridragError, asyncio.CancelledError, KeyboardInterrupt) as raised:
+                error = raised
+                await self._close_brackets(journal)
+            except BaseException:
+                journal.end_run(run, "failed", "unexpected error")
+                raise
+            finally:
+                self._report.seconds = time.monotonic() - started
+                self._report.serving = self._serving()
+            outcome = "done" if error is None else "failed" if isinstance(error, HybridragError) else "interrupted"
+            self._report.outcome = outcome
+            journal.end_run(run, outcome, getattr(error, "what", None))
+            self._emit(
+                RunDone(run=run, outcome=outcome, seconds=round(self._report.seconds, 3), serving=self._report.serving)
+            )
+        if isinstance(error, HybridragError):
+            raise error
+        if error is not None:
+            raise Interrupted("interrupted; the old backend serves", hint="hybridrag apply goes on from the checkpoint")
+        return self._report
+
+    def _serving(self) -> dict[str, str]:
+        with contextlib.suppress(HybridragError):
+            return {name: self._world.serving(item).name for name, item in self._items.items()}
+        return {}
+
+    async def _step(self, step: Step, journal: Journal) -> None:
+        action, context = BY_VERB[step.verb], self._context(step, journal)
+        started = time.monotonic()
+        journal.begin_step(self._report.run, step.id)
+        self._emit(StepStarted(step=step.id, summary=step.summary))
+        try:
+            detail, outcome = await action.check(context, ran=False), "unchanged"
+            if detail is None:
+                await action.do(context)
+                detail, outcome = await action.check(context, ran=True), "done"
+            if detail is None:
+                raise NotConverged(
+                    f'step "{step.id}" ran, but observing again does not show its result',
+                    hint="hybridrag plan shows what is observed now",
+                )
+        except (HybridragError, asyncio.CancelledError) as error:
+            code = error.code if isinstance(error, HybridragError) else "interrupted"
+            message = error.what if isinstance(error, HybridragError) else "interrupted"
+            journal.end_step(self._report.run, step.id, "failed", message)
+            self._emit(StepFailed(step=step.id, code=code, message=message))
+            raise
+        self._report.steps[step.id] = outcome
+        journal.end_step(self._report.run, step.id, outcome, detail)
+        seconds = round(time.monotonic() - started, 3)
+        self._emit(StepDone(step=step.id, outcome=outcome, seconds=seconds, detail=detail))
+
+    async def _close_brackets(self, journal: Journal) -> None:
+        """Resume every database whose pause is open; a failure of that is told beside the first error."""
+        for step in self._plan.steps:
+            if step.verb != "resume" or journal.pause_of(step.target) is None:
+                continue
+            try:
+                await self._step(step, journal)
+            except HybridragError as error:
+                self._emit(Warned(step=step.id, message=f"the pause could not be closed: {error.what}"))
+
+    def _context(self, step: Step, journal: Journal) -> Context:
+        move = self._plan.moves.get(step.target)
+        if step.verb == "provision":
+            item = next(item for item in self._items.values() if item.backend == step.target)
+            move = None
+        else:
+            item = self._items[step.target]
+        source_facts = self._observation.of(f"store/{item.database}@json")
+        counts = {name: source_facts.get(f"records/{name}") for name in STREAMS}
+        return Context(
+            run=self._report.run,
+            step=step,
+            backend=self._world.backend(item.backend),
+            move=move,
+            database=item.database,
+            path=item.path,
+            workspace=item.workspace,
+            embedding=item.embedding,
+            batch=item.batch,
+            source=self._world.source_store(item) if move else None,
+            target=self._world.store(item, item.backend) if move else None,
+            memory=journal,
+            pointer=self._pointer,
+            allowed=self._allowed,
+            records={name: count for name, count in counts.items() if isinstance(count, int)},
+            emit=self._emit,
+        )

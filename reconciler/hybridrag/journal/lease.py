@@ -1,0 +1,93 @@
+"""The lease: one apply at a time for an environment, given back by a kill without anybody's help.
+
+It expires by itself, and at once when its holder was a process of this machine that no longer lives. Every
+acquisition has a larger fencing number than the one before.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+
+from hybridrag.errors import LeaseHeld
+
+from .database import Journal
+
+TTL_S = 30.0
+BEAT_S = 5.0
+
+
+def process_mark(pid: int) -> str:
+    """Tells a process from a later one with the same pid; empty where the system does not say."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def _alive(pid: int, mark: str) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return not mark or process_mark(pid) in (mark, "")
+
+
+class Lease:
+    """Held inside a `with` block; a thread keeps it fresh. Raises LeaseHeld when somebody else has it."""
+
+    def __init__(self, journal: Journal, owner: str) -> None:
+        self._journal = journal
+        self._owner = owner
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="hybridrag-lease", daemon=True)
+        self.fence = 0
+        self.lost = False
+
+    def __enter__(self) -> Lease:
+        now = time.time()
+        host, pid = socket.gethostname(), os.getpid()
+        with self._journal.transaction() as db:
+            row = db.execute("SELECT owner, host, pid, process, acquired, expires, fence FROM lease").fetchone()
+            if row and row[5] > now and not (row[1] == host and not _alive(row[2], row[3])):
+                raise LeaseHeld(
+                    f"another apply runs on this environment: {row[0]} (pid {row[2]} on {row[1]}), "
+                    f"since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(row[4]))}",
+                    hint=f"wait for it; if it is dead, the lease ends by itself within {TTL_S:.0f} s",
+                )
+            self.fence = (row[6] if row else 0) + 1
+            db.execute(
+                "INSERT OR REPLACE INTO lease (id, owner, host, pid, process, acquired, expires, fence) "
+                "VALUES (1, ?, ?, ?, ?, ?, ?, ?)",
+                (self._owner, host, pid, process_mark(pid), now, now + TTL_S, self.fence),
+            )
+        self._thread.start()
+        return self
+
+    def _beat(self) -> None:
+        while not self._stop.wait(BEAT_S):
+            with self._journal.transaction() as db:
+                changed = db.execute(
+                    "UPDATE lease SET expires = ? WHERE fence = ?", (time.time() + TTL_S, self.fence)
+                ).rowcount
+            if not changed:
+                self.lost = True
+                return
+
+    def check(self) -> None:
+        """Raise LeaseHeld when the lease was taken over (we were asleep too long)."""
+        if self.lost:
+            raise LeaseHeld("this apply slept too long and another one took its lease", hint="run hybridrag plan")
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=2)
+        if not self.lost:
+            with self._journal.transaction() as db:
+                # The row stays, expired, so that the next fencing number is larger.
+                db.execute("UPDATE lease SET expires = 0 WHERE fence = ?", (self.fence,))

@@ -1,0 +1,109 @@
+"""The registry: `registry.yaml`, the pointer that live consumers follow to a database's backend.
+
+Read by watcher, `hybridrag query` and `hybridrag.open()`; written only under the lease, atomically,
+and never with a secret.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ConfigDict, Field, ValidationError
+
+from hybridrag.errors import SpecInvalid
+from hybridrag.model.strict import Strict
+
+
+class RegistryEntry(Strict):
+    """One database: where it lives now. Keys we do not know (written by others) are kept."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+    path: str
+    source_folder: str | None = None
+    source_type: str = "filesystem"
+    auto_watch: bool = False
+    watch_interval: int = 300
+    backend: str | None = None
+    backend_type: str = "json"
+    backend_config: dict[str, Any] | None = None
+
+
+class RegistryFile(Strict):
+    """The whole file."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    version: Literal[1] = 1
+    databases: dict[str, RegistryEntry] = Field(default_factory=dict)
+
+
+class Registry:
+    """The registry of one environment; a missing file is an empty registry."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> RegistryFile:
+        """Raises SpecInvalid when the file cannot be understood; nothing is changed then."""
+        try:
+            text = self.path.read_text("utf-8")
+        except FileNotFoundError:
+            return RegistryFile()
+        except (OSError, UnicodeDecodeError) as error:
+            raise self._invalid(str(error)) from None
+        try:
+            data = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            line = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+            raise self._invalid(f"it is not YAML: {getattr(error, 'problem', None) or 'syntax error'}", line) from None
+        try:
+            return RegistryFile.model_validate(data if data is not None else {})
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the top level"
+            raise self._invalid(f"{place}: {first['msg']}") from None
+
+    def _invalid(self, why: str, line: str = "") -> SpecInvalid:
+        return SpecInvalid(
+            f'the registry "{self.path.name}" cannot be used: {why}',
+            where=f"{self.path}{line}",
+            hint="restore it from your backup, or move it away: hybridrag plan then says what it can observe",
+        )
+
+    def put(self, entry: RegistryEntry) -> None:
+        """Write one entry, keeping the others; the old file stays whole until the new one is on disk."""
+        current = self.read()
+        merged = {**_plain(current), "version": 1}
+        merged["databases"] = {**merged.get("databases", {}), entry.name: entry.model_dump(mode="json")}
+        text = yaml.safe_dump(merged, sort_keys=False, allow_unicode=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_name(f".{self.path.name}.new")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write("# Written by hybridrag apply; read by everything that uses these databases.\n" + text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.path)
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _plain(file: RegistryFile) -> dict[str, Any]:
+    return file.model_dump(mode="json")
+
+
+def facts_of(entry: RegistryEntry | None) -> Mapping[str, str | int | float | bool | None]:
+    """A registry entry as flat facts."""
+    if entry is None:
+        return {"backend": None}
+    config = {f"config/{name}": value for name, value in sorted((entry.backend_config or {}).items())}
+    return {"backend": entry.backend, "backend_type": entry.backend_type, "path": entry.path, **config}

@@ -1,0 +1,192 @@
+"""Compare two stores record by record, in both directions, in constant memory.
+
+Each side becomes one bucket table per stream (`digest.py`). Where tables differ, both sides are read once
+more and only the records of the differing buckets are held, so the report names keys and fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from hybridrag.model.data import Batch
+from hybridrag.model.ports import Examination, Reader, Store
+
+from .digest import NamespaceDigest, bucket_of, record_digest
+from .progress import Meter
+
+LISTED = 20
+"""Differences that are named; all are counted."""
+HELD = 50_000
+"""Records held at most while differences are looked up."""
+
+Form = Callable[[Batch], Batch]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One record that is not the same on both sides. `kind`: missing, extra or different (seen from the target)."""
+
+    namespace: str
+    key: str
+    kind: str
+    fields: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        where = f" in {', '.join(self.fields)}" if self.fields else ""
+        return f"{self.namespace} {self.key!r}: {self.kind}{where}"
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """What a comparison found. `records` were compared; the counts are exact unless `truncated`."""
+
+    records: int = 0
+    missing: int = 0
+    extra: int = 0
+    different: int = 0
+    listed: list[Difference] = field(default_factory=list)
+    broken_rules: list[str] = field(default_factory=list)
+    truncated: bool = False
+
+    @property
+    def equal(self) -> bool:
+        return not (self.missing or self.extra or self.different or self.broken_rules)
+
+
+async def examine_source(
+    reader: Reader, target: Store, namespaces: Iterable[str], rows: int, meter: Meter
+) -> tuple[dict[str, NamespaceDigest], Examination]:
+    """One pass over the source: what the target must hold afterwards, and what it cannot."""
+    tables: dict[str, NamespaceDigest] = {}
+    examination = Examination()
+    for namespace in namespaces:
+        table = tables[namespace] = NamespaceDigest()
+        async for batch in reader.read(namespace, rows=rows):
+            table.add(target.examine(batch, examination))
+            meter.add(len(batch), batch.size)
+    meter.tell()
+    return tables, examination
+
+
+async def digest_target(reader: Reader, namespace: str, rows: int, meter: Meter) -> NamespaceDigest:
+    """The bucket table of one stream as read back from the target."""
+    table = NamespaceDigest()
+    async for batch in reader.read(namespace, rows=rows):
+        table.add(batch)
+        meter.add(len(batch), batch.size)
+    return table
+
+
+async def compare(
+    source: Reader,
+    target: Store,
+    expected: dict[str, NamespaceDigest],
+    rows: int,
+    meter: Meter,
+) -> Report:
+    """Read the target back and compare it with what the source says it must hold."""
+    report = Report()
+    reader = target.reader()
+
+    def form(batch: Batch) -> Batch:
+        return target.examine(batch, Examination())
+
+    for namespace, table in expected.items():
+        found = await digest_target(reader, namespace, rows, meter)
+        report.records += table.records
+        if buckets := table.differing(found):
+            await _narrow(namespace, source, reader, form, table, found, buckets, rows, report)
+    meter.tell()
+    report.broken_rules = await target.related()
+    return report
+
+
+async def _narrow(
+    namespace: str,
+    source: Reader,
+    reader: Reader,
+    form: Form,
+    expected: NamespaceDigest,
+    found: NamespaceDigest,
+    buckets: list[int],
+    rows: int,
+    report: Report,
+) -> None:
+    """Name the records of the differing buckets, as many as fit into memory."""
+    chosen: set[int] = set()
+    held = 0
+    for bucket in buckets:
+        held += expected.counts[bucket] + found.counts[bucket]
+        if chosen and held > HELD:
+            report.truncated = True
+            break
+        chosen.add(bucket)
+    wanted = await _records(source.read(namespace, rows=rows), chosen, form)
+    present = await _records(reader.read(namespace, rows=rows), chosen, lambda batch: batch)
+    suspects: list[str] = []
+    for key in sorted(wanted.keys() | present.keys()):
+        if key not in present:
+            report.missing += 1
+            _list(report, Difference(namespace=namespace, key=key, kind="missing"))
+        elif key not in wanted:
+            report.extra += 1
+            _list(report, Difference(namespace=namespace, key=key, kind="extra"))
+        elif wanted[key] != present[key]:
+            report.different += 1
+            suspects.append(key)
+    suspects = suspects[: max(0, LISTED - len(report.listed))]
+    if suspects:
+        mine = await _full(source.read(namespace, rows=rows), set(suspects), form)
+        theirs = await _full(reader.read(namespace, rows=rows), set(suspects), lambda batch: batch)
+        for key in suspects:
+            names = _fields_apart(mine.get(key), theirs.get(key))
+            _list(report, Difference(namespace=namespace, key=key, kind="different", fields=names))
+
+
+def _list(report: Report, difference: Difference) -> None:
+    if len(report.listed) < LISTED:
+        report.listed.append(difference)
+
+
+async def _records(stream: AsyncIterator[Batch], chosen: set[int], form: Form) -> dict[str, tuple[bytes, ...]]:
+    """Digests by key of the records in the chosen buckets; a key that stands twice has two."""
+    found: dict[str, tuple[bytes, ...]] = {}
+    async for raw in stream:
+        batch = form(raw)
+        for index, key in enumerate(batch.keys):
+            name = key.encode()
+            if bucket_of(name) in chosen:
+                vector = b"" if batch.vectors is None else batch.vectors[index].tobytes()
+                found[key] = (*found.get(key, ()), record_digest(name, batch.fields[index], vector))
+    return found
+
+
+async def _full(stream: AsyncIterator[Batch], keys: set[str], form: Form) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    async for raw in stream:
+        if keys.isdisjoint(raw.keys):
+            continue
+        batch = form(raw)
+        for index, key in enumerate(batch.keys):
+            if key in keys:
+                found[key] = dict(batch.fields[index])
+                if batch.vectors is not None:
+                    found[key]["vector"] = batch.vectors[index].copy()
+    return found
+
+
+def _fields_apart(mine: dict[str, Any] | None, theirs: dict[str, Any] | None) -> tuple[str, ...]:
+    if mine is None or theirs is None:
+        return ()
+    names = sorted(mine.keys() | theirs.keys())
+    return tuple(name for name in names if not _same(mine.get(name), theirs.get(name)))
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return np.array_equal(one, other)
+    return bool(one == other)

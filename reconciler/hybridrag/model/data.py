@@ -1,0 +1,93 @@
+"""What a LightRAG database is made of: four slots, thirteen streams of records, batches of them.
+
+Names are LightRAG's own (`lightrag/namespace.py`, 1.5.7); its one graph store is two streams here,
+nodes and edges. Every room may use these nouns; none of them knows a product.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Vectors = npt.NDArray[np.float32]
+"""Embeddings, shape (records, dimensions), C-contiguous float32, with their original norm."""
+
+
+class Slot(str, enum.Enum):
+    """The four storages LightRAG lets its user choose independently."""
+
+    KV = "kv"
+    DOC_STATUS = "doc_status"
+    VECTOR = "vector"
+    GRAPH = "graph"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Namespace:
+    """One stream of records: its name, its slot and its name for people."""
+
+    name: str
+    slot: Slot
+    title: str
+
+
+NAMESPACES: tuple[Namespace, ...] = (
+    Namespace(name="full_docs", slot=Slot.KV, title="documents"),
+    Namespace(name="text_chunks", slot=Slot.KV, title="chunks"),
+    Namespace(name="llm_response_cache", slot=Slot.KV, title="LLM cache"),
+    Namespace(name="full_entities", slot=Slot.KV, title="entities per document"),
+    Namespace(name="full_relations", slot=Slot.KV, title="relations per document"),
+    Namespace(name="entity_chunks", slot=Slot.KV, title="chunks per entity"),
+    Namespace(name="relation_chunks", slot=Slot.KV, title="chunks per relation"),
+    Namespace(name="doc_status", slot=Slot.DOC_STATUS, title="document status"),
+    Namespace(name="nodes", slot=Slot.GRAPH, title="graph nodes"),
+    Namespace(name="edges", slot=Slot.GRAPH, title="graph edges"),
+    Namespace(name="entities", slot=Slot.VECTOR, title="entity vectors"),
+    Namespace(name="relationships", slot=Slot.VECTOR, title="relation vectors"),
+    Namespace(name="chunks", slot=Slot.VECTOR, title="chunk vectors"),
+)
+"""All streams in copy order: chunks before their vectors, nodes before edges, vectors last."""
+
+BY_NAME: Mapping[str, Namespace] = {namespace.name: namespace for namespace in NAMESPACES}
+
+EDGE_SEPARATOR = "\x1f"
+"""Joins the two ends of an edge into its key; LightRAG strips control characters from names."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Batch:
+    """Some consecutive records of one namespace.
+
+    `keys[i]`, `fields[i]` and, for vector namespaces, `vectors[i]` are one record. `position` counts the
+    records of the namespace up to and including this batch; it is what a checkpoint stores. `size` is in
+    bytes of the source.
+    """
+
+    namespace: str
+    position: int
+    keys: list[str] = field(default_factory=list)
+    fields: list[dict[str, Any]] = field(default_factory=list)
+    vectors: Vectors | None = None
+    size: int = 0
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def drop_first(self, count: int) -> Batch:
+        """The same batch without its first `count` records (they were committed before)."""
+        return Batch(
+            namespace=self.namespace,
+            position=self.position,
+            keys=self.keys[count:],
+            fields=self.fields[count:],
+            vectors=None if self.vectors is None else self.vectors[count:],
+            size=self.size,
+        )
+
+
+BatchStream = Iterator[Batch]

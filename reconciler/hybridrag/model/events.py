@@ -1,0 +1,91 @@
+"""The event stream: what happens during a run, typed and versioned. The engine emits, render and
+`--events` read. An event never holds a secret or a record's content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+EVENTS_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base of all events; `type` is its name in the stream."""
+
+    type: ClassVar[str] = "event"
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"version": EVENTS_VERSION, "type": self.type, **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanReady(Event):
+    """The plan that this run carries out."""
+
+    type: ClassVar[str] = "plan"
+    run: str
+    steps: tuple[str, ...]
+    databases: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepStarted(Event):
+    type: ClassVar[str] = "step_started"
+    step: str
+    summary: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress(Event):
+    """How far a step is. `rate` is records per second, `eta_s` seconds; None while unknown."""
+
+    type: ClassVar[str] = "progress"
+    step: str
+    phase: str
+    records: int
+    total: int
+    bytes: int
+    rate: float | None
+    eta_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warned(Event):
+    type: ClassVar[str] = "warning"
+    step: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepDone(Event):
+    """`outcome` is done, or unchanged when the check found nothing to do."""
+
+    type: ClassVar[str] = "step_done"
+    step: str
+    outcome: str
+    seconds: float
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFailed(Event):
+    type: ClassVar[str] = "step_failed"
+    step: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunDone(Event):
+    """`outcome` is done, failed or interrupted; `serving` maps each database to the backend that serves it."""
+
+    type: ClassVar[str] = "run_done"
+    run: str
+    outcome: str
+    seconds: float
+    serving: dict[str, str]
+
+
+Emit = Callable[[Event], None]

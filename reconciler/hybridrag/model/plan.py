@@ -1,0 +1,81 @@
+"""The plan: hazards, steps and their order. The planner makes it, the engine runs it, render shows it."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+class HazardKind(str, enum.Enum):
+    """What a step may cost. Kinds in `NEEDS_CONSENT` run only when allowed by name."""
+
+    DATA_COPY = "data_copy"
+    WRITER_PAUSE = "writer_pause"
+    SHARED_INDEX = "shared_index"
+    FIELD_LOSS = "field_loss"
+
+
+NEEDS_CONSENT = frozenset({HazardKind.FIELD_LOSS})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hazard:
+    """One danger of one step, in words."""
+
+    kind: HazardKind
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One ordered, idempotent action.
+
+    `reason` names the difference that caused it. `records` and `bytes` count source data;
+    `estimate_s` is in seconds, None where nothing can be said.
+    """
+
+    id: str
+    verb: str
+    target: str
+    summary: str
+    reason: str
+    depends_on: tuple[str, ...] = ()
+    records: int | None = None
+    bytes: int | None = None
+    estimate_s: float | None = None
+    hazards: tuple[Hazard, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """One database going from the backend in use to the desired one. `source` is None for a new database."""
+
+    database: str
+    source: str | None
+    target: str
+    workspace: str
+    fingerprint: str | None
+    migration_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What would be done, and the world it was made for."""
+
+    environment: str
+    spec_digest: str
+    observation_digest: str
+    steps: tuple[Step, ...] = ()
+    moves: Mapping[str, Move] = field(default_factory=dict)
+    in_place: tuple[str, ...] = ()
+    """Databases that already are where the spec wants them."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        return not self.steps
+
+    @property
+    def hazards(self) -> tuple[Hazard, ...]:
+        return tuple(hazard for step in self.steps for hazard in step.hazards)

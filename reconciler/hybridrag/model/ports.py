@@ -1,0 +1,207 @@
+"""The ports: what the engine and the actions ask of a backend, and nothing more.
+
+`Backend` is one entry below `backends:`; `Store` is one LightRAG database inside it. Observing methods
+never write. Implementations live in `backends/<engine>`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from hybridrag.errors import HybridragError
+
+from .data import Batch
+from .facts import Facts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What LightRAG needs to use a store: its four classes, variables and constructor arguments.
+
+    `variables` are process environment; `secrets` are those of them that must never be shown.
+    """
+
+    kv: str
+    vector: str
+    graph: str
+    doc_status: str
+    working_dir: str | None = None
+    workspace: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, Callable[[], str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedding:
+    """The embedding space of a database: model name (decides table names), dimensions."""
+
+    model: str | None
+    dim: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Examination:
+    """What a target says of records before they are written.
+
+    `refused` maps a namespace and key to the reason the target cannot hold the record; `lost` counts,
+    per namespace and field, values that the target has no place for.
+    """
+
+    refused: list[tuple[str, str, str]] = field(default_factory=list)
+    refused_total: int = 0
+    lost: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def refuse(self, namespace: str, key: str, reason: str, *, keep: int = 20) -> None:
+        """Note one record; only the first `keep` are listed, all are counted."""
+        self.refused_total += 1
+        if len(self.refused) < keep:
+            self.refused.append((namespace, key, reason))
+
+
+OnBytes = Callable[[int, int], None]
+"""Progress call-back: (records, bytes) done since the last call."""
+
+
+class SchemaMaker(Protocol):
+    """Lets LightRAG itself create its tables, in a process of its own. Implemented in `adapters`."""
+
+    async def create(self, selection: Selection, embedding: Embedding) -> None: ...
+
+
+class Reader(Protocol):
+    """One consistent way to read every record of a store."""
+
+    def read(self, namespace: str, *, skip: int = 0, rows: int = 1000) -> AsyncIterator[Batch]:
+        """Records in a stable order, without the first `skip`. Raises SourceUnreadable."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Changes whenever the data may have changed; cheap. Raises NotFound."""
+        ...
+
+
+class Writer(Protocol):
+    """Writes records once and only once into an empty store, and remembers how far it came."""
+
+    async def prepare(self) -> dict[str, int]:
+        """Make the store ready for bulk load; returns the records already committed, by namespace."""
+        ...
+
+    async def write(self, batch: Batch) -> None:
+        """Commit a batch together with its checkpoint, or nothing of it."""
+        ...
+
+    async def finish(self, report: Callable[[str], None]) -> None:
+        """Build what bulk load left out (indexes) and flush to disk; idempotent."""
+        ...
+
+
+class Store(Protocol):
+    """One LightRAG database in one backend."""
+
+    @property
+    def backend(self) -> str: ...
+
+    async def observe(self) -> tuple[Facts, Facts]:
+        """(facts, details): records by namespace, sizes, marks of ours. Read-only."""
+        ...
+
+    def selection(self) -> Selection: ...
+
+    def reader(self) -> Reader: ...
+
+    def examine(self, batch: Batch, into: Examination) -> Batch:
+        """The batch as this store would give it back: what it must hold differently is declared here.
+
+        Records it cannot hold are left out and noted in `into`. Pure: nothing is written.
+        """
+        ...
+
+    async def related(self) -> list[str]:
+        """Rules between streams that this store breaks, in words; empty when it is sound. Read-only."""
+        ...
+
+    def open_writer(self, migration_id: str, fingerprint: str) -> WriterSession: ...
+
+    async def mark(self, migration_id: str, state: str) -> None:
+        """Record on the store itself how far this migration is: copied, verified, switched."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class WriterSession(Protocol):
+    """Async context manager around a Writer; entering takes the store's own lock."""
+
+    async def __aenter__(self) -> Writer: ...
+
+    async def __aexit__(self, *exc: Any) -> None: ...
+
+
+class Backend(Protocol):
+    """One entry below `backends:`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def type(self) -> str: ...
+
+    @property
+    def provisioned(self) -> bool:
+        """True when this tool creates and starts the server."""
+        ...
+
+    async def observe(self) -> tuple[Facts, Facts]:
+        """(facts, details) of the server. Read-only, never raises for an unreachable one."""
+        ...
+
+    async def provision(self) -> None:
+        """Create and start what `provision:` declares; idempotent."""
+        ...
+
+    def problems(self, facts: Facts, embedding: Embedding) -> list[HybridragError]:
+        """Why the server, as observed, cannot take LightRAG's data; empty when it can. Pure."""
+        ...
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    def store(self, path: str, workspace: str, embedding: Embedding) -> Store: ...
+
+    def registry_config(self, workspace: str) -> dict[str, Any]:
+        """`backend_config` of the registry: where live consumers find it, without secrets."""
+        ...
+
+
+class Memory(Protocol):
+    """What outlives a killed run, as the actions see it. Implemented by the journal."""
+
+    def put_digests(self, migration: str, tables: dict[str, bytes]) -> None: ...
+
+    def digests(self, migration: str) -> dict[str, bytes]: ...
+
+    def drop_digests(self, migration: str) -> None: ...
+
+    def open_pause(self, database: str, run: str, fingerprint: str | None) -> None: ...
+
+    def pause_of(self, database: str) -> tuple[str, str | None] | None:
+        """(run, fingerprint of the source) of an open pause."""
+        ...
+
+    def close_pause(self, database: str) -> None: ...
+
+
+class Pointer(Protocol):
+    """What live consumers follow to a database's backend. Implemented over the registry."""
+
+    def current(self, database: str) -> Facts: ...
+
+    def point(self, database: str, path: str, backend: Backend, workspace: str) -> None:
+        """Atomically; raises when the registry cannot be read."""
+        ...
+
+    def agrees(self, database: str, path: str, backend: Backend, workspace: str) -> bool: ...

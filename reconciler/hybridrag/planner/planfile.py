@@ -1,0 +1,177 @@
+"""The saved plan: JSON, mode 0600, no secrets, with the digests and facts of the world it was made for."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from hybridrag.errors import NotFound, PlanRefused, SpecInvalid
+from hybridrag.model.facts import Observation, Value, digest_of
+from hybridrag.model.plan import Hazard, HazardKind, Move, Plan, Step
+from hybridrag.model.strict import Strict
+
+PLAN_VERSION = 1
+
+
+class HazardModel(Strict):
+    kind: HazardKind
+    detail: str
+
+
+class StepModel(Strict):
+    id: str
+    verb: str
+    target: str
+    summary: str
+    reason: str
+    depends_on: tuple[str, ...]
+    records: int | None
+    bytes: int | None
+    estimate_s: float | None
+    hazards: tuple[HazardModel, ...]
+
+
+class MoveModel(Strict):
+    database: str
+    source: str | None
+    target: str
+    workspace: str
+    fingerprint: str | None
+    migration_id: str
+
+
+class PlanFile(Strict):
+    """A plan as `plan --json` prints it and `plan --out` saves it (`schemas/plan.schema.json`)."""
+
+    format: Literal["hybridrag.plan"] = "hybridrag.plan"
+    version: Literal[1] = 1
+    tool_version: str
+    environment: str
+    spec_files: tuple[str, ...]
+    spec_digest: str
+    observation_digest: str
+    plan_digest: str
+    databases: tuple[str, ...]
+    steps: tuple[StepModel, ...]
+    moves: dict[str, MoveModel]
+    in_place: tuple[str, ...]
+    warnings: tuple[str, ...]
+    facts: dict[str, dict[str, Value]]
+
+    def body_digest(self) -> str:
+        """Digest over everything but itself; a plan edited by hand does not match."""
+        return digest_of(self.model_dump(mode="json", exclude={"plan_digest"}))
+
+
+def to_file(
+    plan: Plan, observation: Observation, *, tool_version: str, spec_files: tuple[str, ...], databases: tuple[str, ...]
+) -> PlanFile:
+    """The plan in its saved form."""
+    body: dict[str, Any] = {
+        "tool_version": tool_version,
+        "environment": plan.environment,
+        "spec_files": spec_files,
+        "spec_digest": plan.spec_digest,
+        "observation_digest": plan.observation_digest,
+        "plan_digest": "",
+        "databases": databases,
+        "steps": tuple(asdict(step) for step in plan.steps),
+        "moves": {name: asdict(move) for name, move in plan.moves.items()},
+        "in_place": plan.in_place,
+        "warnings": plan.warnings,
+        "facts": {name: dict(facts) for name, facts in observation.facts.items()},
+    }
+    unsigned = PlanFile.model_validate(body)
+    return unsigned.model_copy(update={"plan_digest": unsigned.body_digest()})
+
+
+def save(file: PlanFile, path: Path) -> None:
+    """Write it with mode 0600, whole or not at all."""
+    text = file.model_dump_json(indent=2) + "\n"
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as out:
+            out.write(text)
+        temporary.replace(path)
+    except OSError as error:
+        raise NotFound(
+            f'the plan cannot be written to "{path}": {error.strerror}', hint="choose another --out FILE"
+        ) from None
+
+
+def load(path: Path) -> PlanFile:
+    """Read a saved plan. Raises NotFound or SpecInvalid."""
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise NotFound(f'the plan file "{path}" does not exist', hint=f"hybridrag plan --out {path}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise _invalid(path, str(error)) from None
+    try:
+        file = PlanFile.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise _invalid(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if file.plan_digest != file.body_digest():
+        raise _invalid(path, "its content does not match its digest (edited or cut off?)")
+    return file
+
+
+def _invalid(path: Path, why: str) -> SpecInvalid:
+    return SpecInvalid(f'"{path}" is not a plan: {why}', where=str(path), hint="make a new one: hybridrag plan --out FILE")
+
+
+def to_plan(file: PlanFile) -> Plan:
+    """The plan in its working form."""
+    return Plan(
+        environment=file.environment,
+        spec_digest=file.spec_digest,
+        observation_digest=file.observation_digest,
+        steps=tuple(
+            Step(**{**dict(step), "hazards": tuple(Hazard(kind=h.kind, detail=h.detail) for h in step.hazards)})
+            for step in file.steps
+        ),
+        moves={name: Move(**dict(move)) for name, move in file.moves.items()},
+        in_place=file.in_place,
+        warnings=file.warnings,
+    )
+
+
+def refuse_if_stale(file: PlanFile, spec_digest: str, observation: Observation) -> None:
+    """Raise PlanRefused, naming what moved, when the world is not the one the plan was made for."""
+    moved: list[str] = []
+    if file.spec_digest != spec_digest:
+        moved.append("the spec was changed")
+    now = {name: dict(facts) for name, facts in observation.facts.items()}
+    if observation.digest != file.observation_digest:
+        moved += _what_moved(file.facts, now) or ["the observed world"]
+    if moved:
+        shown = "\n    ".join(moved[:10]) + (f"\n    and {len(moved) - 10} more" if len(moved) > 10 else "")
+        raise PlanRefused(
+            f"the plan is stale; since it was made:\n    {shown}", hint="look at the new one: hybridrag plan"
+        )
+
+
+def _what_moved(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    from deepdiff import DeepDiff  # slow to import, and needed only here
+
+    difference = DeepDiff(before, after, view="tree", verbose_level=2)
+    lines: list[str] = []
+    for kind in difference:
+        for item in difference[kind]:
+            path = ".".join(str(part) for part in item.path(output_format="list"))
+            old, new = (_shown(value) for value in (item.t1, item.t2))
+            lines.append(f"{path}: {old} → {new}")
+    return sorted(lines)
+
+
+def _shown(value: Any) -> str:
+    text = "absent" if value is None or repr(value) == "not present" else json.dumps(value, default=str)
+    return text if len(text) <= 40 else text[:37] + '…"'

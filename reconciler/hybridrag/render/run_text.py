@@ -1,0 +1,91 @@
+"""A run for people: live bars on a terminal, one line a step when piped. Reads events and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+from types import TracebackType
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from hybridrag.model.events import Event, StepDone, StepFailed, StepStarted, Warned
+from hybridrag.model.events import Progress as ProgressEvent
+
+from .units import duration, size
+
+
+class RunDisplay:
+    """Context manager; `on_event` is the listener."""
+
+    def __init__(self, out: Console, *, quiet: bool = False) -> None:
+        self._out = out
+        self._quiet = quiet
+        self._bars: Progress | None = None
+        self._bar: tuple[str, str, TaskID] | None = None
+
+    def __enter__(self) -> RunDisplay:
+        if self._out.is_terminal and not self._quiet:
+            self._bars = Progress(
+                TextColumn("    {task.description}"), BarColumn(28), TextColumn("{task.fields[told]}"), console=self._out,
+                transient=True,
+            )
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def on_event(self, event: Event) -> None:
+        if isinstance(event, ProgressEvent):
+            self._progress(event)
+            return
+        if isinstance(event, (StepDone, StepFailed)):
+            self._end_bar()
+        if self._quiet and not isinstance(event, (StepFailed, Warned)):
+            return
+        if isinstance(event, StepStarted) and self._out.is_terminal:
+            self._start_bar(event.step, event.summary)
+        elif isinstance(event, StepDone):
+            mark = "=" if event.outcome == "unchanged" else "✓"
+            self._out.print(
+                f"  [good]{mark}[/] [verb]{escape(event.step)}[/]  {escape(event.detail)} "
+                f"[soft]({duration(event.seconds)})[/]"
+            )
+        elif isinstance(event, StepFailed):
+            self._out.print(f"  [bad]✗[/] [verb]{escape(event.step)}[/]  failed")
+        elif isinstance(event, Warned):
+            self._out.print(f"    [warn]![/] {escape(event.message)}")
+
+    def _start_bar(self, step: str, phase: str) -> None:
+        if self._bars is not None:
+            self._end_bar()
+            self._bar = (step, phase, self._bars.add_task(escape(f"{step}: {phase}"), total=None, told=""))
+
+    def _end_bar(self) -> None:
+        if self._bars is not None and self._bar is not None:
+            with contextlib.suppress(KeyError):
+                self._bars.remove_task(self._bar[2])
+        self._bar = None
+
+    def _progress(self, event: ProgressEvent) -> None:
+        if self._bars is None:
+            return
+        if self._bar is None or self._bar[:2] != (event.step, event.phase):
+            self._start_bar(event.step, event.phase)
+        if self._bar is None:
+            return
+        told = []
+        if event.total:
+            told.append(f"{event.records:,}/{event.total:,} records")
+        if event.bytes:
+            told.append(size(event.bytes))
+        if event.rate:
+            told.append(f"{event.rate:,.0f}/s")
+        if event.eta_s is not None:
+            told.append(f"{duration(event.eta_s)} left")
+        total = event.total or None
+        self._bars.update(self._bar[2], completed=event.records, total=total, told="  ".join(told))

@@ -1,0 +1,78 @@
+"""What only the whole spec can tell: names that lead nowhere, databases that would share their data.
+
+Called by `spec.loader` on plain values, also when other problems exist, so all are told at once; hence
+nothing here may rely on the shape of the document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from .nodes import Node
+from .problems import Problem, listing, quote, suggestion
+
+
+def cross_problems(root: Node, document: object, real_path: Callable[[str], str | None]) -> Iterator[Problem]:
+    """Problems between parts of the spec. `real_path` makes a written path absolute, None if it cannot."""
+    spec = document if isinstance(document, dict) else {}
+    databases = spec.get("databases")
+    backends = spec.get("backends")
+    if not isinstance(databases, dict):
+        return
+    workspaces: dict[tuple[str, str], str] = {}
+    folders: dict[str, str] = {}
+    for name, database in databases.items():
+        if not isinstance(database, dict):
+            continue
+        path, backend = database.get("path"), database.get("backend")
+        if isinstance(path, str) and path:
+            folder = real_path(path)
+            here = ("databases", name, "path")
+            if folder is None:
+                at = root.nearest(here).at
+                yield Problem(text='"path" cannot be resolved: "~" leads to no home folder', at=at, path=here)
+            elif folder in folders:
+                yield _shared(root, name, folders[folder], "path", "the same folder")
+            else:
+                folders[folder] = name
+        if not isinstance(backend, str):
+            continue
+        if isinstance(backends, dict) and backend not in backends:
+            yield _unknown_backend(root, name, backend, backends)
+        elif _is_json(backends, backend):
+            continue  # files are kept apart by their folders
+        elif isinstance(workspace := database.get("workspace") or name.replace("-", "_"), str):
+            if (backend, workspace) in workspaces:
+                what = f"the same workspace of backend {quote(backend)}"
+                yield _shared(root, name, workspaces[backend, workspace], "workspace", what)
+            else:
+                workspaces[backend, workspace] = name
+
+
+def _is_json(backends: object, name: str) -> bool:
+    entry = backends.get(name) if isinstance(backends, dict) else None
+    return isinstance(entry, dict) and str(entry.get("type")).lower() == "json"
+
+
+def _shared(root: Node, name: str, other: str, key: str, what: str) -> Problem:
+    here = ("databases", name, key)
+    first = root.nearest(("databases", other, key)).at
+    return Problem(
+        text=f"the databases {quote(other)} and {quote(name)} use {what}",
+        hint=f"give one of them its own {key}; the other one stands at {first}",
+        at=root.nearest(here).at,
+        path=here,
+    )
+
+
+def _unknown_backend(root: Node, name: str, backend: str, backends: dict[str, object]) -> Problem:
+    here = ("databases", name, "backend")
+    node = root.nearest(here)
+    which = "the backend that this variable names" if node.variable else f"backend {quote(backend)}"
+    near = "" if node.variable else suggestion(backend, backends)
+    return Problem(
+        text=f"{which} is not declared{near}",
+        hint=f'declared below "backends": {listing(backends)}' if backends else 'declare it below "backends"',
+        at=node.at,
+        path=here,
+    )

@@ -1,0 +1,136 @@
+"""The nouns of a spec: what may stand in `hybridrag.yaml`, after merging and interpolation.
+
+`spec.loader` builds an `Environment` from files; planner, engine and cli read it. The published JSON
+Schema is generated from these classes (`spec.schema`), so a description here is what an editor shows.
+No file is read here, and nothing here may hold a secret: see `model.secret.SecretRef`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+
+from pydantic import BeforeValidator, Field
+
+from hybridrag.backends import SPECS
+from hybridrag.model.strict import Strict
+
+# `patternErrorMessage` is what yaml-language-server shows, and what our own errors say.
+Name = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$",
+        max_length=100,
+        json_schema_extra={
+            "patternErrorMessage": 'may hold letters, digits, "-" and "_", and starts with a letter or digit'
+        },
+    ),
+]
+Workspace = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9_]+$",
+        max_length=255,
+        json_schema_extra={"patternErrorMessage": 'may hold letters, digits and "_" only'},
+    ),
+]
+FunctionRef = Annotated[
+    str,
+    Field(
+        pattern=r"^.+:[A-Za-z_][A-Za-z0-9_]*$",
+        json_schema_extra={"patternErrorMessage": 'must be "file.py:name" or "package.module:name"'},
+    ),
+]
+SpecPath = Annotated[Path, Field(json_schema_extra={"minLength": 1})]
+
+
+def lower_type(backend: Any) -> Any:
+    """The entry with its `type` in lower case: `type: Postgres` means `type: postgres`."""
+    if isinstance(backend, dict) and isinstance(backend.get("type"), str):
+        return {**backend, "type": backend["type"].lower()}
+    return backend
+
+
+if TYPE_CHECKING:
+    BackendSpec = Strict  # which one is known at run time only: backends/__init__.py holds the only list
+else:
+    BackendSpec = Annotated[
+        Union[tuple(SPECS.values())],  # noqa: UP007 - the members come from a list, `|` cannot say that
+        Field(discriminator="type"),
+        BeforeValidator(lower_type),
+    ]
+
+
+class StateSpec(Strict):
+    """Where runs, leases and checkpoints are kept."""
+
+    driver: Literal["file"] = "file"
+    path: SpecPath = Field(
+        default=Path("./state"), description="Folder of local state, relative to the first spec file."
+    )
+
+
+class EmbeddingSpec(Strict):
+    """The embedding that the stored vectors were made with; a backend must be able to hold `dim`."""
+
+    model: str | None = Field(default=None, min_length=1, description="Name of the embedding model.")
+    dim: int = Field(ge=1, le=16000, description="Length of one vector.")
+    function: FunctionRef | None = Field(
+        default=None,
+        description="Where to find an async embedding function: `file.py:name` relative to the spec, or "
+        "`package.module:name`. Only `hybridrag query` needs it.",
+    )
+
+
+class WriterSpec(Strict):
+    """Who writes to the database, and must pause while it moves."""
+
+    kind: Literal["none"] = "none"
+
+
+class MigrationSpec(Strict):
+    """How records are copied when the backend changes."""
+
+    batch: int = Field(default=1000, ge=1, le=100_000, description="Records per write.")
+    on_bad_record: Literal["fail"] = "fail"
+    verify: Literal["full"] = "full"
+
+
+class DatabaseSpec(Strict):
+    """One LightRAG database and the backend it should live in."""
+
+    path: SpecPath = Field(
+        description="The folder that directly holds kv_store_*.json, vdb_*.json and *.graphml, relative to "
+        "the first spec file."
+    )
+    workspace: Workspace | None = Field(
+        default=None,
+        description="Isolation inside a shared server; default: the database's name with - as _.",
+    )
+    backend: str = Field(min_length=1, description="Name of an entry below `backends`.")
+    embedding: EmbeddingSpec
+    writer: WriterSpec = WriterSpec()
+    migration: MigrationSpec = MigrationSpec()
+
+    def effective_workspace(self, name: str) -> str:
+        """The workspace in use: the one given, or the database's `name` with - as _."""
+        return self.workspace if self.workspace is not None else name.replace("-", "_")
+
+
+class Environment(Strict):
+    """A hybridrag environment: its backends, its databases, and which database lives where."""
+
+    version: Literal[1] = Field(description="Version of this format.")
+    environment: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9-]*$",
+        max_length=63,
+        description="Names the state folder, Docker objects and leases.",
+        json_schema_extra={
+            "patternErrorMessage": 'may hold a-z, 0-9 and "-", and starts with a letter or digit'
+        },
+    )
+    state: StateSpec = StateSpec()
+    backends: dict[Name, BackendSpec] = Field(
+        description="Every connection once; databases refer to it by name."
+    )
+    databases: dict[Name, DatabaseSpec] = Field(description="The databases of this environment, by name.")
