@@ -59,7 +59,7 @@ async def apply(plan: Plan, *, on_event: Emit = _ignore, allow: Iterable[str] = 
 
 
 @contextlib.asynccontextmanager
-async def open(env: Environment, name: str, **lightrag: Any) -> AsyncIterator[Any]:  # noqa: A001 - the documented name
+async def open(env: Environment, name: str, **lightrag: Any) -> AsyncIterator[Any]:
     """A LightRAG instance on the backend that the registry names, initialised and finalised.
 
     `lightrag` are constructor arguments (`llm_model_func`, `embedding_func`, `tokenizer`, …). Without

@@ -52,7 +52,10 @@ class SpecInvalid(HybridragError):
         if not self.problems:
             return super().__str__()
         tail = f"\n  → {self.hint}" if self.hint else ""
-        return "\n".join([self.what, *("  " + str(problem).replace("\n", "\n  ") for problem in self.problems)]) + tail
+        return (
+            "\n".join([self.what, *("  " + str(problem).replace("\n", "\n  ") for problem in self.problems)])
+            + tail
+        )
 
     def as_dict(self) -> dict[str, object]:
         return {**super().as_dict(), "problems": [problem.as_dict() for problem in self.problems]}

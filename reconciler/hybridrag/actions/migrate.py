@@ -19,7 +19,7 @@ class Migrate:
         move, _, target = context.moving()
         facts, _ = await target.observe()
         if facts.get("migration") == move.migration_id and facts.get("state") in DONE:
-            return f"{context.total:,} records in backend \"{target.backend}\""
+            return f'{context.total:,} records in backend "{target.backend}"'
         return None
 
     async def do(self, context: Context) -> None:

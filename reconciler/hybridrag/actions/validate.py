@@ -40,7 +40,9 @@ class Validate:
                 f'database "{move.database}" was written while it was examined',
                 hint="stop whatever writes it, then run hybridrag apply again",
             )
-        context.memory.put_digests(move.migration_id, {name: table.to_bytes() for name, table in tables.items()})
+        context.memory.put_digests(
+            move.migration_id, {name: table.to_bytes() for name, table in tables.items()}
+        )
 
 
 def _accept(context: Context, examination: Examination) -> None:

@@ -25,7 +25,8 @@ class Verify:
     async def do(self, context: Context) -> None:
         move, source, target = context.moving()
         expected = {
-            name: NamespaceDigest.from_bytes(data) for name, data in context.memory.digests(move.migration_id).items()
+            name: NamespaceDigest.from_bytes(data)
+            for name, data in context.memory.digests(move.migration_id).items()
         }
         meter = Meter(context.emit, context.step.id, "comparing", context.total)
         report = await compare(source.reader(), target, expected, context.batch, meter)

@@ -73,10 +73,14 @@ TASKS = {"schema": make_schema, "query": query}
 
 async def run(task: dict[str, Any]) -> dict[str, Any]:
     os.environ.update(task["variables"])
-    function = embedding_function(task["function"], task["base_dir"]) if task.get("function") else no_embedding
+    function = (
+        embedding_function(task["function"], task["base_dir"]) if task.get("function") else no_embedding
+    )
     selection = Selection(**task["selection"])
     embedding = Embedding(**task["embedding"])
-    rag = build(selection, embedding, embedding_func=function, tokenizer=word_tokenizer(), enable_llm_cache=False)
+    rag = build(
+        selection, embedding, embedding_func=function, tokenizer=word_tokenizer(), enable_llm_cache=False
+    )
     await rag.initialize_storages()
     try:
         return await TASKS[task["task"]](rag, task)

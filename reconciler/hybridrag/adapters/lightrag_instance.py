@@ -55,7 +55,9 @@ async def no_embedding(texts: list[str], **_: Any) -> Any:
 
 async def no_llm(*_: Any, **__: Any) -> str:
     """Stands in where no model was given."""
-    raise RuntimeError("a language model was asked for, but none was given: pass llm_model_func=… to hybridrag.open()")
+    raise RuntimeError(
+        "a language model was asked for, but none was given: pass llm_model_func=… to hybridrag.open()"
+    )
 
 
 @contextlib.asynccontextmanager
@@ -77,7 +79,9 @@ async def variables(selection: Selection) -> AsyncIterator[None]:
 def claim_process(selection: Selection) -> None:
     """Refuse a second server in one process: LightRAG would silently talk to the first one."""
     global _endpoint
-    place: Mapping[str, str] = {k: v for k, v in selection.variables.items() if k != "POSTGRES_MAX_CONNECTIONS"}
+    place: Mapping[str, str] = {
+        k: v for k, v in selection.variables.items() if k != "POSTGRES_MAX_CONNECTIONS"
+    }
     if not place:
         return
     mine = tuple(sorted(place.items()))

@@ -54,7 +54,9 @@ async def ask(task: str, selection: Selection, embedding: Embedding, **more: Any
         try:
             out, log = await asyncio.wait_for(process.communicate(json.dumps(message).encode()), TIMEOUT_S)
         except asyncio.TimeoutError:
-            raise BackendUnavailable(f"LightRAG did not finish its task ({task}) within {TIMEOUT_S:.0f} s") from None
+            raise BackendUnavailable(
+                f"LightRAG did not finish its task ({task}) within {TIMEOUT_S:.0f} s"
+            ) from None
         finally:
             if process.returncode is None:
                 process.kill()
@@ -74,7 +76,9 @@ def _answer(task: str, out: bytes, log: bytes, secrets: list[str]) -> dict[str, 
             text = text.replace(secret, "***")
         if answer.get("spec"):
             raise SpecInvalid(text, hint=answer.get("hint"))
-        raise BackendUnavailable(f"LightRAG failed ({task}): {text}", hint="hybridrag status shows the backend's health")
+        raise BackendUnavailable(
+            f"LightRAG failed ({task}): {text}", hint="hybridrag status shows the backend's health"
+        )
     result: dict[str, Any] = answer["ok"]
     return result
 

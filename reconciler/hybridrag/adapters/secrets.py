@@ -39,13 +39,19 @@ class Secrets:
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not text"
             raise SpecInvalid(
-                f'{used_by} refers to the file "{path}", which cannot be read: {reason}', hint="create it with mode 0600"
+                f'{used_by} refers to the file "{path}", which cannot be read: {reason}',
+                hint="create it with mode 0600",
             ) from None
 
     def _command(self, argv: tuple[str, ...], used_by: str) -> str:
         try:
             done = subprocess.run(  # the user's own command, as an argv list
-                argv, cwd=self._base_dir, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False
+                argv,
+                cwd=self._base_dir,
+                capture_output=True,
+                text=True,
+                timeout=COMMAND_TIMEOUT_S,
+                check=False,
             )
         except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
             done = None
@@ -58,5 +64,7 @@ class Secrets:
     def _first_line(text: str, used_by: str) -> str:
         line = text.splitlines()[0] if text else ""
         if not line:
-            raise SpecInvalid(f"{used_by} refers to an empty secret", hint="its first line must hold the value")
+            raise SpecInvalid(
+                f"{used_by} refers to an empty secret", hint="its first line must hold the value"
+            )
         return line

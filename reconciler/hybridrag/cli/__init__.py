@@ -19,7 +19,9 @@ reached, read or used, 5 plan refused, 6 not found, 7 verification failed,
 8 interrupted (resumable), 9 lease held by another apply, 130 second Ctrl-C."""
 
 
-@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="hybridrag")
 def main() -> None:
     """Terraform for LightRAG storage: declare each database's backend, plan, apply, verify."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hybridrag.api import Environment
     from hybridrag.engine import Planned, RunReport
     from hybridrag.model.events import Event
+    from hybridrag.model.plan import HazardKind
 
 HAZARDS = ["data_copy", "writer_pause", "shared_index", "field_loss"]
 
@@ -24,7 +25,9 @@ HAZARDS = ["data_copy", "writer_pause", "shared_index", "field_loss"]
 @click.command()
 @click.argument("plan_file", required=False, type=click.Path(dir_okay=False), metavar="[PLAN]")
 @click.option("--auto-approve", is_flag=True, help="Do not ask.")
-@click.option("--allow", multiple=True, type=click.Choice(HAZARDS), help="Allow a hazard by name (repeatable).")
+@click.option(
+    "--allow", multiple=True, type=click.Choice(HAZARDS), help="Allow a hazard by name (repeatable)."
+)
 @click.option("--target", "targets", multiple=True, metavar="DB", help="Only this database (repeatable).")
 @click.option("--exclude", multiple=True, metavar="DB", help="All but this database (repeatable).")
 @click.option("--events", type=click.Path(dir_okay=False), metavar="FILE", help="Write events as JSON lines.")
@@ -60,7 +63,9 @@ def apply(
     out.print(f"\n[good]Done[/] in {report.seconds:.1f} s. Serving: {serving}.")
 
 
-def _planned(env: Environment, plan_file: str | None, targets: tuple[str, ...], exclude: tuple[str, ...]) -> Planned:
+def _planned(
+    env: Environment, plan_file: str | None, targets: tuple[str, ...], exclude: tuple[str, ...]
+) -> Planned:
     from hybridrag.engine import plan_world
     from hybridrag.engine.observing import observe
     from hybridrag.engine.planning import Planned
@@ -87,13 +92,17 @@ def _ask(settings: Settings) -> None:
         raise PlanRefused("not approved; nothing was done", hint="hybridrag plan shows it again")
 
 
-def _run(settings: Settings, env: Environment, planned: Planned, allowed: list, events: str | None) -> RunReport:  # type: ignore[type-arg]
+def _run(
+    settings: Settings, env: Environment, planned: Planned, allowed: list[HazardKind], events: str | None
+) -> RunReport:
     from hybridrag.engine import Run
     from hybridrag.render.run_text import RunDisplay
 
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(Path(events).open("w", encoding="utf-8")) if events else None
-        display = None if settings.json else stack.enter_context(RunDisplay(settings.out(), quiet=settings.quiet))
+        display = (
+            None if settings.json else stack.enter_context(RunDisplay(settings.out(), quiet=settings.quiet))
+        )
 
         def listen(event: Event) -> None:
             for stream in (file, sys.stdout if settings.json else None):

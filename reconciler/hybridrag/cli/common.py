@@ -105,7 +105,8 @@ def command_options(function: Command) -> Command:
 def unexpected(error: Exception) -> HybridragError:
     """Something we did not foresee; its text may hold data, so only its kind is told without --debug."""
     wrapped = HybridragError(
-        f"unexpected error ({type(error).__name__})", hint="run the command again with --debug and report what it prints"
+        f"unexpected error ({type(error).__name__})",
+        hint="run the command again with --debug and report what it prints",
     )
     wrapped.__cause__ = error
     return wrapped

@@ -23,13 +23,21 @@ def validate(settings: Settings) -> None:
 
 
 @click.command()
-@click.option("--out", type=click.Path(dir_okay=False), metavar="FILE", help="Save the plan for `apply FILE`.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False), metavar="FILE", help="Save the plan for `apply FILE`."
+)
 @click.option("--target", "targets", multiple=True, metavar="DB", help="Only this database (repeatable).")
 @click.option("--exclude", multiple=True, metavar="DB", help="All but this database (repeatable).")
-@click.option("--detailed-exitcode", is_flag=True, help="Exit 2 when changes are pending, 0 when there are none.")
+@click.option(
+    "--detailed-exitcode", is_flag=True, help="Exit 2 when changes are pending, 0 when there are none."
+)
 @command_options
 def plan(
-    settings: Settings, out: str | None, targets: tuple[str, ...], exclude: tuple[str, ...], detailed_exitcode: bool
+    settings: Settings,
+    out: str | None,
+    targets: tuple[str, ...],
+    exclude: tuple[str, ...],
+    detailed_exitcode: bool,
 ) -> None:
     """Show what apply would do; writes nothing."""
     from hybridrag import __version__

@@ -12,7 +12,12 @@ from .common import Settings, command_options
 @click.command()
 @click.argument("database")
 @click.argument("text")
-@click.option("--mode", type=click.Choice(["local", "global", "hybrid", "mix", "naive"]), default="mix", show_default=True)
+@click.option(
+    "--mode",
+    type=click.Choice(["local", "global", "hybrid", "mix", "naive"]),
+    default="mix",
+    show_default=True,
+)
 @click.option("--top-k", type=click.IntRange(1, 1000), default=10, show_default=True)
 @click.option("--context-only", is_flag=True, help="Print what a model would be given, without calling one.")
 @command_options
@@ -24,7 +29,9 @@ def query(settings: Settings, database: str, text: str, mode: str, top_k: int, c
     env = settings.environment()
     item = env.world.database(database)
     if not context_only:
-        raise SpecInvalid("answering needs a language model, which the spec cannot name yet", hint="add --context-only")
+        raise SpecInvalid(
+            "answering needs a language model, which the spec cannot name yet", hint="add --context-only"
+        )
     if not item.function:
         raise SpecInvalid(
             f'database "{database}" names no embedding function, so the question cannot be embedded',
@@ -38,6 +45,8 @@ def query(settings: Settings, database: str, text: str, mode: str, top_k: int, c
             text=text, mode=mode, top_k=top_k)
     )  # fmt: skip
     if settings.json:
-        settings.print_json({"database": database, "backend": serving.name, "mode": mode, "data": answer["data"]})
+        settings.print_json(
+            {"database": database, "backend": serving.name, "mode": mode, "data": answer["data"]}
+        )
         return
     click.echo(answer["context"] or "(nothing found)")

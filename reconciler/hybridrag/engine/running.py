@@ -84,16 +84,25 @@ class Run:
             finally:
                 self._report.seconds = time.monotonic() - started
                 self._report.serving = self._serving()
-            outcome = "done" if error is None else "failed" if isinstance(error, HybridragError) else "interrupted"
+            outcome = (
+                "done" if error is None else "failed" if isinstance(error, HybridragError) else "interrupted"
+            )
             self._report.outcome = outcome
             journal.end_run(run, outcome, getattr(error, "what", None))
             self._emit(
-                RunDone(run=run, outcome=outcome, seconds=round(self._report.seconds, 3), serving=self._report.serving)
+                RunDone(
+                    run=run,
+                    outcome=outcome,
+                    seconds=round(self._report.seconds, 3),
+                    serving=self._report.serving,
+                )
             )
         if isinstance(error, HybridragError):
             raise error
         if error is not None:
-            raise Interrupted("interrupted; the old backend serves", hint="hybridrag apply goes on from the checkpoint")
+            raise Interrupted(
+                "interrupted; the old backend serves", hint="hybridrag apply goes on from the checkpoint"
+            )
         return self._report
 
     def _serving(self) -> dict[str, str]:

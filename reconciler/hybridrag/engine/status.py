@@ -78,7 +78,10 @@ async def status(world: World, names: Iterable[str] = ()) -> Status:
         )
     backends = tuple(
         BackendStatus(
-            name=thing.partition("/")[2], type=str(facts.get("type")), facts=facts, details=observation.detail(thing)
+            name=thing.partition("/")[2],
+            type=str(facts.get("type")),
+            facts=facts,
+            details=observation.detail(thing),
         )
         for thing, facts in sorted(observation.facts.items())
         if thing.startswith("backend/")

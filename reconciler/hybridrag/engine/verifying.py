@@ -19,7 +19,8 @@ async def verify_database(world: World, name: str, emit: Emit) -> tuple[Report, 
     facts, _ = await source.observe()
     if not facts.get("exists"):
         raise NotFound(
-            f'database "{name}": {facts.get("missing")}', hint="without the JSON files there is nothing to compare with"
+            f'database "{name}": {facts.get("missing")}',
+            hint="without the JSON files there is nothing to compare with",
         )
     backend = world.backend(item.backend)
     if backend.type == "json":
@@ -30,7 +31,9 @@ async def verify_database(world: World, name: str, emit: Emit) -> tuple[Report, 
     server, _ = await backend.observe()
     if not server.get("reachable"):
         raise BackendUnavailable(str(server.get("problem")), hint=str(server.get("hint") or "") or None)
-    total = sum(value for key, value in facts.items() if key.startswith("records/") and isinstance(value, int))
+    total = sum(
+        value for key, value in facts.items() if key.startswith("records/") and isinstance(value, int)
+    )
     target = world.store(item, item.backend)
     target_facts, _ = await target.observe()
     if not target_facts.get("schema"):

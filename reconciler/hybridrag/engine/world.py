@@ -40,7 +40,8 @@ class World:
         except KeyError:
             known = ", ".join(sorted(self.wanted)) or "none"
             raise NotFound(
-                f'database "{name}" is not in the spec (there are: {known})', hint="hybridrag status lists them"
+                f'database "{name}" is not in the spec (there are: {known})',
+                hint="hybridrag status lists them",
             ) from None
 
     def backend(self, name: str) -> Backend:
@@ -49,7 +50,8 @@ class World:
         except KeyError:
             known = ", ".join(sorted(self.backends)) or "none"
             raise NotFound(
-                f'backend "{name}" is not in the spec (there are: {known})', hint="hybridrag status lists them"
+                f'backend "{name}" is not in the spec (there are: {known})',
+                hint="hybridrag status lists them",
             ) from None
 
     def chosen(self, targets: Iterable[str] = (), exclude: Iterable[str] = ()) -> list[Wanted]:

@@ -96,7 +96,9 @@ class Journal:
     def begin_run(self, run: str, who: str, spec_digest: str, observation_digest: str) -> None:
         with self.transaction() as db:
             # A run without an end was killed; say so once somebody else holds the lease.
-            db.execute("UPDATE run SET outcome = 'killed', finished = ? WHERE outcome IS NULL", (time.time(),))
+            db.execute(
+                "UPDATE run SET outcome = 'killed', finished = ? WHERE outcome IS NULL", (time.time(),)
+            )
             db.execute(
                 "INSERT INTO run (id, started, who, spec_digest, observation_digest) VALUES (?, ?, ?, ?, ?)",
                 (run, time.time(), who, spec_digest, observation_digest),
@@ -105,12 +107,15 @@ class Journal:
     def end_run(self, run: str, outcome: str, error: str | None) -> None:
         with self.transaction() as db:
             db.execute(
-                "UPDATE run SET finished = ?, outcome = ?, error = ? WHERE id = ?", (time.time(), outcome, error, run)
+                "UPDATE run SET finished = ?, outcome = ?, error = ? WHERE id = ?",
+                (time.time(), outcome, error, run),
             )
 
     def begin_step(self, run: str, step: str) -> None:
         with self.transaction() as db:
-            db.execute("INSERT OR REPLACE INTO step (run, step, started) VALUES (?, ?, ?)", (run, step, time.time()))
+            db.execute(
+                "INSERT OR REPLACE INTO step (run, step, started) VALUES (?, ?, ?)", (run, step, time.time())
+            )
 
     def end_step(self, run: str, step: str, outcome: str, detail: str) -> None:
         with self.transaction() as db:
@@ -132,7 +137,9 @@ class Journal:
 
     def digests(self, migration: str) -> dict[str, bytes]:
         with self.transaction() as db:
-            rows = db.execute("SELECT namespace, buckets FROM source_digest WHERE migration = ?", (migration,))
+            rows = db.execute(
+                "SELECT namespace, buckets FROM source_digest WHERE migration = ?", (migration,)
+            )
             return {namespace: bytes(buckets) for namespace, buckets in rows}
 
     def drop_digests(self, migration: str) -> None:

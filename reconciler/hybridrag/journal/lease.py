@@ -53,7 +53,9 @@ class Lease:
         now = time.time()
         host, pid = socket.gethostname(), os.getpid()
         with self._journal.transaction() as db:
-            row = db.execute("SELECT owner, host, pid, process, acquired, expires, fence FROM lease").fetchone()
+            row = db.execute(
+                "SELECT owner, host, pid, process, acquired, expires, fence FROM lease"
+            ).fetchone()
             if row and row[5] > now and not (row[1] == host and not _alive(row[2], row[3])):
                 raise LeaseHeld(
                     f"another apply runs on this environment: {row[0]} (pid {row[2]} on {row[1]}), "
@@ -82,7 +84,9 @@ class Lease:
     def check(self) -> None:
         """Raise LeaseHeld when the lease was taken over (we were asleep too long)."""
         if self.lost:
-            raise LeaseHeld("this apply slept too long and another one took its lease", hint="run hybridrag plan")
+            raise LeaseHeld(
+                "this apply slept too long and another one took its lease", hint="run hybridrag plan"
+            )
 
     def __exit__(self, *exc: object) -> None:
         self._stop.set()

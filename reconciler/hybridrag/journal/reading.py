@@ -42,9 +42,12 @@ def last_run(path: Path) -> RunRecord | None:
     """The newest run; None when there is none or the journal cannot be read (it only informs)."""
     try:
         with _open(path) as db:
-            row = db and db.execute(
-                "SELECT id, started, finished, who, outcome, error FROM run ORDER BY started DESC LIMIT 1"
-            ).fetchone()
+            row = (
+                db
+                and db.execute(
+                    "SELECT id, started, finished, who, outcome, error FROM run ORDER BY started DESC LIMIT 1"
+                ).fetchone()
+            )
     except sqlite3.Error:
         return None
     return RunRecord(*row) if row else None
@@ -54,6 +57,8 @@ def open_pauses(path: Path) -> list[str]:
     """Databases whose pause a killed run left open."""
     try:
         with _open(path) as db:
-            return [row[0] for row in db.execute("SELECT database FROM pause ORDER BY database")] if db else []
+            return (
+                [row[0] for row in db.execute("SELECT database FROM pause ORDER BY database")] if db else []
+            )
     except sqlite3.Error:
         return []

@@ -62,7 +62,9 @@ class Registry:
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             line = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-            raise self._invalid(f"it is not YAML: {getattr(error, 'problem', None) or 'syntax error'}", line) from None
+            raise self._invalid(
+                f"it is not YAML: {getattr(error, 'problem', None) or 'syntax error'}", line
+            ) from None
         try:
             return RegistryFile.model_validate(data if data is not None else {})
         except ValidationError as error:

@@ -76,7 +76,7 @@ class NamespaceDigest:
     def add(self, batch: Batch) -> None:
         """Add every record of a batch."""
         vectors = batch.vectors
-        for index, (name, fields) in enumerate(zip(batch.keys, batch.fields)):
+        for index, (name, fields) in enumerate(zip(batch.keys, batch.fields, strict=True)):
             key = name.encode("utf-8")
             vector = b"" if vectors is None else vectors[index].data.cast("B")
             self.add_digest(key, record_digest(key, fields, vector))
@@ -99,7 +99,7 @@ class NamespaceDigest:
     def value(self) -> str:
         """One hex digest for the whole table."""
         state = hashlib.blake2b(digest_size=16)
-        for count, total in zip(self.counts, self.sums):
+        for count, total in zip(self.counts, self.sums, strict=True):
             state.update(count.to_bytes(8, "little"))
             state.update(total.to_bytes(16, "little"))
         return state.hexdigest()
@@ -108,7 +108,7 @@ class NamespaceDigest:
         """Serialised for the journal; 24 bytes a bucket."""
         return b"".join(
             count.to_bytes(8, "little") + total.to_bytes(16, "little")
-            for count, total in zip(self.counts, self.sums)
+            for count, total in zip(self.counts, self.sums, strict=True)
         )
 
     @classmethod

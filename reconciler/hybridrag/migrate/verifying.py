@@ -152,7 +152,9 @@ def _list(report: Report, difference: Difference) -> None:
         report.listed.append(difference)
 
 
-async def _records(stream: AsyncIterator[Batch], chosen: set[int], form: Form) -> dict[str, tuple[bytes, ...]]:
+async def _records(
+    stream: AsyncIterator[Batch], chosen: set[int], form: Form
+) -> dict[str, tuple[bytes, ...]]:
     """Digests by key of the records in the chosen buckets; a key that stands twice has two."""
     found: dict[str, tuple[bytes, ...]] = {}
     async for raw in stream:

@@ -64,6 +64,14 @@ OnBytes = Callable[[int, int], None]
 """Progress call-back: (records, bytes) done since the last call."""
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A batch, and what the writer made of it; `data` is None where it can only be made while writing."""
+
+    batch: Batch
+    data: bytes | None
+
+
 class SchemaMaker(Protocol):
     """Lets LightRAG itself create its tables, in a process of its own. Implemented in `adapters`."""
 
@@ -89,7 +97,11 @@ class Writer(Protocol):
         """Make the store ready for bulk load; returns the records already committed, by namespace."""
         ...
 
-    async def write(self, batch: Batch) -> None:
+    def encode(self, batch: Batch) -> Encoded:
+        """The batch in the store's own form. Pure and slow; called in a thread while another batch is written."""
+        ...
+
+    async def write(self, encoded: Encoded) -> None:
         """Commit a batch together with its checkpoint, or nothing of it."""
         ...
 

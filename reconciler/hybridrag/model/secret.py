@@ -23,7 +23,9 @@ class SecretRef(Strict):
     env: str | None = Field(default=None, min_length=1, description="Name of an environment variable.")
     file: Path | None = Field(default=None, description="File whose first line is the secret.")
     command: tuple[str, ...] | None = Field(
-        default=None, min_length=1, description="Program and arguments; the first line it prints is the secret."
+        default=None,
+        min_length=1,
+        description="Program and arguments; the first line it prints is the secret.",
     )
 
     @model_validator(mode="after")

@@ -70,7 +70,12 @@ class PlanFile(Strict):
 
 
 def to_file(
-    plan: Plan, observation: Observation, *, tool_version: str, spec_files: tuple[str, ...], databases: tuple[str, ...]
+    plan: Plan,
+    observation: Observation,
+    *,
+    tool_version: str,
+    spec_files: tuple[str, ...],
+    databases: tuple[str, ...],
 ) -> PlanFile:
     """The plan in its saved form."""
     body: dict[str, Any] = {
@@ -111,7 +116,9 @@ def load(path: Path) -> PlanFile:
     try:
         data = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise NotFound(f'the plan file "{path}" does not exist', hint=f"hybridrag plan --out {path}") from None
+        raise NotFound(
+            f'the plan file "{path}" does not exist', hint=f"hybridrag plan --out {path}"
+        ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise _invalid(path, str(error)) from None
     try:
@@ -125,7 +132,9 @@ def load(path: Path) -> PlanFile:
 
 
 def _invalid(path: Path, why: str) -> SpecInvalid:
-    return SpecInvalid(f'"{path}" is not a plan: {why}', where=str(path), hint="make a new one: hybridrag plan --out FILE")
+    return SpecInvalid(
+        f'"{path}" is not a plan: {why}', where=str(path), hint="make a new one: hybridrag plan --out FILE"
+    )
 
 
 def to_plan(file: PlanFile) -> Plan:
@@ -135,7 +144,9 @@ def to_plan(file: PlanFile) -> Plan:
         spec_digest=file.spec_digest,
         observation_digest=file.observation_digest,
         steps=tuple(
-            Step(**{**dict(step), "hazards": tuple(Hazard(kind=h.kind, detail=h.detail) for h in step.hazards)})
+            Step(
+                **{**dict(step), "hazards": tuple(Hazard(kind=h.kind, detail=h.detail) for h in step.hazards)}
+            )
             for step in file.steps
         ),
         moves={name: Move(**dict(move)) for name, move in file.moves.items()},

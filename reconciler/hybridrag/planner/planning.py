@@ -209,7 +209,9 @@ def _refuse_foreign(item: Wanted, target: Facts) -> None:
     held = {namespace.name: _count(target, namespace.name) for namespace in NAMESPACES}
     foreign = target.get("foreign_vectors")
     if target.get("migration") is None and (any(held.values()) or foreign):
-        shown = ", ".join(f"{count:,} {name}" for name, count in held.items() if count) or f"vectors in {foreign}"
+        shown = (
+            ", ".join(f"{count:,} {name}" for name, count in held.items() if count) or f"vectors in {foreign}"
+        )
         raise PlanRefused(
             f'database "{item.database}": workspace "{item.workspace}" in backend "{item.backend}" already holds other '
             f"data ({shown})",
@@ -225,7 +227,9 @@ def _seven(item: Wanted, source: Facts, target: Facts, identity: str, before: li
     ours = target.get("migration") == identity
     present = sum(_count(target, namespace.name) for namespace in NAMESPACES) if ours else 0
     copied = ours and target.get("state") in ("copied", "verified")
-    hazards = [Hazard(kind=HazardKind.DATA_COPY, detail=f"{records:,} records are copied; the source stays as it is")]
+    hazards = [
+        Hazard(kind=HazardKind.DATA_COPY, detail=f"{records:,} records are copied; the source stays as it is")
+    ]
     if any(target.get(f"neighbours/{name}") for name in ("entities", "relationships", "chunks")):
         hazards.append(
             Hazard(
@@ -244,9 +248,15 @@ def _seven(item: Wanted, source: Facts, target: Facts, identity: str, before: li
     backend_differs = f'backend in use is "json", the spec says "{item.backend}"'
     texts = {
         "validate": (f"check {item.backend} and examine {records:,} records", backend_differs),
-        "pause": ("hold the source still (no writer declared: watch it)", "the source must not change during the copy"),
+        "pause": (
+            "hold the source still (no writer declared: watch it)",
+            "the source must not change during the copy",
+        ),
         "migrate": (summary, backend_differs),
-        "verify": (f"compare {records:,} records with {item.backend}, both ways", "nothing is switched unverified"),
+        "verify": (
+            f"compare {records:,} records with {item.backend}, both ways",
+            "nothing is switched unverified",
+        ),
         "switch": (f'point the registry at backend "{item.backend}"', backend_differs),
         "resume": ("release the source", "the pause ends with the switch, or with a failure"),
     }
@@ -262,7 +272,9 @@ def _seven(item: Wanted, source: Facts, target: Facts, identity: str, before: li
         moves_data = verb in estimates
         step_hazards = tuple(hazards) if verb == "migrate" else ()
         if verb == "pause":
-            step_hazards = (Hazard(kind=HazardKind.WRITER_PAUSE, detail="whatever writes the source must stay stopped"),)
+            step_hazards = (
+                Hazard(kind=HazardKind.WRITER_PAUSE, detail="whatever writes the source must stay stopped"),
+            )
         steps.append(
             Step(
                 id=f"{verb}.{name}",

@@ -7,7 +7,9 @@ import sys
 from rich.console import Console
 from rich.theme import Theme
 
-_THEME = Theme({"verb": "bold", "good": "green", "bad": "bold red", "warn": "yellow", "soft": "dim", "next": "cyan"})
+_THEME = Theme(
+    {"verb": "bold", "good": "green", "bad": "bold red", "warn": "yellow", "soft": "dim", "next": "cyan"}
+)
 
 
 def console(*, to_stderr: bool = False, color: bool = True) -> Console:
@@ -16,5 +18,11 @@ def console(*, to_stderr: bool = False, color: bool = True) -> Console:
     # A pipe has no width: never wrap what a program may read.
     width = None if stream.isatty() else 10_000
     return Console(
-        file=stream, theme=_THEME, no_color=not color or None, highlight=False, soft_wrap=True, width=width, emoji=False
+        file=stream,
+        theme=_THEME,
+        no_color=not color or None,
+        highlight=False,
+        soft_wrap=True,
+        width=width,
+        emoji=False,
     )

@@ -27,7 +27,10 @@ class RunDisplay:
     def __enter__(self) -> RunDisplay:
         if self._out.is_terminal and not self._quiet:
             self._bars = Progress(
-                TextColumn("    {task.description}"), BarColumn(28), TextColumn("{task.fields[told]}"), console=self._out,
+                TextColumn("    {task.description}"),
+                BarColumn(28),
+                TextColumn("{task.fields[told]}"),
+                console=self._out,
                 transient=True,
             )
             self._bars.start()

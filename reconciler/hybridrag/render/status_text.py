@@ -13,7 +13,12 @@ from hybridrag.engine.status import BackendStatus, DatabaseStatus
 
 from .units import size
 
-_COUNTS = (("full_docs", "documents"), ("text_chunks", "chunks"), ("nodes", "entities"), ("edges", "relations"))
+_COUNTS = (
+    ("full_docs", "documents"),
+    ("text_chunks", "chunks"),
+    ("nodes", "entities"),
+    ("edges", "relations"),
+)
 
 
 def show_status(out: Console, status: Status) -> None:
@@ -35,7 +40,10 @@ def show_status(out: Console, status: Status) -> None:
 
 def _database(out: Console, database: DatabaseStatus) -> None:
     style = "good" if database.health == "healthy" else "bad"
-    out.print(f"[verb]{escape(database.database)}[/]  on {escape(database.backend)} ({database.backend_type})  ", end="")
+    out.print(
+        f"[verb]{escape(database.database)}[/]  on {escape(database.backend)} ({database.backend_type})  ",
+        end="",
+    )
     out.print(f"[{style}]{database.health}[/]")
     if database.problem:
         out.print(f"  [bad]{escape(database.problem)}[/]")
@@ -54,7 +62,9 @@ def _backend_line(backend: BackendStatus) -> str:
         line += f" ({facts['provision']})"
     if not facts.get("reachable"):
         return f"{line}  [bad]{escape(str(facts.get('problem')))}[/]"
-    told = [f"[good]reachable[/] in {details['latency_ms']} ms"] if details.get("latency_ms") is not None else []
+    told = (
+        [f"[good]reachable[/] in {details['latency_ms']} ms"] if details.get("latency_ms") is not None else []
+    )
     if facts.get("version"):
         told.append(f"PostgreSQL {facts['version']}")
     if facts.get("pgvector"):
@@ -88,7 +98,8 @@ def status_json(status: Status) -> dict[str, Any]:
             for item in status.databases
         ],
         "backends": [
-            {"name": item.name, "type": item.type, **dict(item.facts), **dict(item.details)} for item in status.backends
+            {"name": item.name, "type": item.type, **dict(item.facts), **dict(item.details)}
+            for item in status.backends
         ],
         "last_run": {
             "id": run.id,

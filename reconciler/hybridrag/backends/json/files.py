@@ -44,7 +44,9 @@ def present(folder: Path) -> list[Path]:
         )
     found = [folder / name for name in FILES if (folder / name).is_file()]
     if not found:
-        inner = sorted(child.name for child in folder.iterdir() if child.is_dir() and any(child.glob("kv_store_*.json")))
+        inner = sorted(
+            child.name for child in folder.iterdir() if child.is_dir() and any(child.glob("kv_store_*.json"))
+        )
         nearby = f'; "{inner[0]}" below it does, so set path to that folder' if inner else ""
         raise NotFound(
             f'the folder "{folder}" holds no LightRAG database (no kv_store_*.json, vdb_*.json or *.graphml){nearby}',
@@ -101,6 +103,13 @@ def _count(path: Path, token: bytes, end: int) -> int:
         return sum(block.count(token) for block in _blocks(file, end, len(token) - 1))
 
 
+def _count_tags(path: Path, name: bytes) -> int:
+    """Start tags of one name; `<` cannot stand in XML text."""
+    tag = re.compile(b"<" + name + rb"[\s/>]")
+    with path.open("rb") as file:
+        return sum(len(tag.findall(block)) for block in _blocks(file, path.stat().st_size, len(name) + 1))
+
+
 def matrix_span(path: Path) -> tuple[int, int] | None:
     """(first, last+1) byte of the base64 text of `matrix`; None when the file has none.
 
@@ -141,8 +150,7 @@ def vector_dim(path: Path) -> int | None:
 def count_records(path: Path) -> dict[str, int]:
     """Records by namespace in one file, without loading it. An estimate for files no LightRAG wrote."""
     if path.name == GRAPH_FILE:
-        size = path.stat().st_size
-        return {"nodes": _count(path, b"<node ", size), "edges": _count(path, b"<edge ", size)}
+        return {"nodes": _count_tags(path, b"node"), "edges": _count_tags(path, b"edge")}
     namespace = next(item for item in NAMESPACES if file_of(item.name) == path.name)
     if namespace.slot is Slot.VECTOR:
         span = matrix_span(path)

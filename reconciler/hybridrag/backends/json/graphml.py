@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ET  # noqa: S405 - expat >= 2.4 limits entity expansion, and the file is the user's own
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from lxml import etree
+
 from hybridrag.model.data import EDGE_SEPARATOR, Batch
 
+from .files import count_records
 from .kv import BATCH_BYTES, Counted, malformed
 
 _NS = "{http://graphml.graphdrawing.org/xmlns}"
+_KEY, _NODE, _EDGE = _NS + "key", _NS + "node", _NS + "edge"
 _CASTS: dict[str, Callable[[str], Any]] = {
     "int": int,
     "long": int,
@@ -19,6 +22,7 @@ _CASTS: dict[str, Callable[[str], Any]] = {
     "double": float,
     "boolean": lambda text: text.strip().lower() in ("true", "1"),
 }
+Types = dict[str, tuple[str, Callable[[str], Any]]]
 
 
 def edge_key(one: str, other: str) -> str:
@@ -30,52 +34,64 @@ def read_graph(path: Path, namespace: str, *, skip: int, rows: int) -> Iterator[
     """Batches of nodes (key: id) or of edges (key: both ends); fields are the typed attributes."""
     if not path.is_file():
         return
-    wanted = _NS + ("node" if namespace == "nodes" else "edge")
-    elements = {_NS + "node", _NS + "edge"}
-    position = 0
-    types: dict[str, tuple[str, Callable[[str], Any]]] = {}
-    graph: ET.Element | None = None
+    position = start = 0
     batch = Batch(namespace=namespace, position=0)
-    start = 0
     with path.open("rb") as file:
         counted = Counted(file)
         try:
-            for event, element in ET.iterparse(counted, events=("start", "end")):  # noqa: S314 - see the import
-                tag = element.tag
-                if event == "start":
-                    if tag == _NS + "graph":
-                        graph = element
-                    continue
-                if tag == _NS + "key":
-                    cast = _CASTS.get(element.get("attr.type", "string"), str)
-                    types[element.get("id", "")] = (element.get("attr.name", ""), cast)
-                elif tag in elements:
-                    if tag == wanted:
-                        position += 1
-                        if position > skip:
-                            batch.keys.append(_key(element, namespace))
-                            batch.fields.append(_attributes(element, types))
-                    if graph is not None:
-                        graph.clear()
-                    if len(batch) >= rows or (batch.keys and counted.done - start >= BATCH_BYTES):
-                        batch.position, batch.size = position, counted.done - start
-                        start = counted.done
-                        yield batch
-                        batch = Batch(namespace=namespace, position=0)
-        except (ET.ParseError, KeyError, ValueError) as error:
+            for key, fields in _elements(path, counted, namespace):
+                position += 1
+                if position > skip:
+                    batch.keys.append(key)
+                    batch.fields.append(fields)
+                if len(batch) >= rows or (batch.keys and counted.done - start >= BATCH_BYTES):
+                    batch.position, batch.size = position, counted.done - start
+                    start = counted.done
+                    yield batch
+                    batch = Batch(namespace=namespace, position=0)
+        except (etree.XMLSyntaxError, KeyError, ValueError) as error:
             raise malformed(path, position, error) from None
     if len(batch):
         batch.position, batch.size = position, counted.done - start
         yield batch
 
 
-def _key(element: ET.Element, namespace: str) -> str:
+def _elements(path: Path, counted: Counted, namespace: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(key, attributes) of each node or of each edge."""
+    types: Types = {}
+    found = 0
+    nodes = count_records(path)["nodes"] if namespace == "nodes" else -1
+    wanted = _NODE if namespace == "nodes" else _EDGE
+    parser = etree.iterparse(
+        counted,
+        events=("end",),
+        tag=(_KEY, _NODE, _EDGE),
+        huge_tree=True,
+        resolve_entities=False,
+        no_network=True,
+    )
+    for _, element in parser:
+        if element.tag == _KEY:
+            cast = _CASTS.get(element.get("attr.type", "string"), str)
+            types[element.get("id", "")] = (element.get("attr.name", ""), cast)
+            continue
+        if element.tag == wanted:
+            found += 1
+            yield _key(element, namespace), _attributes(element, types)
+        elif found == nodes:
+            return  # LightRAG writes nodes before edges; all of them were seen
+        element.clear()
+        while element.getprevious() is not None:
+            del element.getparent()[0]
+
+
+def _key(element: Any, namespace: str) -> str:
     if namespace == "nodes":
-        return element.attrib["id"]
+        return str(element.attrib["id"])
     return edge_key(element.attrib["source"], element.attrib["target"])
 
 
-def _attributes(element: ET.Element, types: dict[str, tuple[str, Callable[[str], Any]]]) -> dict[str, Any]:
+def _attributes(element: Any, types: Types) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for data in element:
         name, cast = types[data.attrib["key"]]

@@ -76,7 +76,9 @@ def read_kv(path: Path, namespace: str, *, skip: int, rows: int) -> Iterator[Bat
 def _fields(path: Path, key: str, record: Any) -> dict[str, Any]:
     if type(record) is not dict:
         raise SourceUnreadable(
-            f'record "{key}" of "{path.name}" is not an object', where=str(path), hint="remove or repair that record"
+            f'record "{key}" of "{path.name}" is not an object',
+            where=str(path),
+            hint="remove or repair that record",
         )
     record.pop("_id", None)
     return record

@@ -7,7 +7,6 @@ The file holds every vector twice: `vector` in the row (float16, zlib, base64, o
 
 from __future__ import annotations
 
-import base64
 import binascii
 import zlib
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Any
 import ijson
 import numpy as np
 import numpy.typing as npt
+import pybase64
 
 from hybridrag.errors import SourceUnreadable
 from hybridrag.model.data import Batch, Vectors
@@ -58,7 +58,7 @@ class _Matrix:
             text = self._file.read(min(1 << 20, self._left))
             self._left -= len(text)
             try:
-                block = base64.b64decode(text, validate=True)
+                block = pybase64.b64decode(text, validate=True)
             except binascii.Error as error:
                 raise SourceUnreadable(
                     f'the matrix of "{self._path.name}" is not base64: {error}', where=str(self._path)
@@ -119,7 +119,9 @@ def _take(items: Iterator[Any], rows: int, path: Path, position: int, *, cut: bo
     try:
         for row in items:
             if type(row) is not dict:
-                raise SourceUnreadable(f'row {position + len(chunk)} of "{path.name}" is not an object', where=str(path))
+                raise SourceUnreadable(
+                    f'row {position + len(chunk)} of "{path.name}" is not an object', where=str(path)
+                )
             chunk.append(row)
             if len(chunk) >= rows:
                 break
@@ -156,11 +158,12 @@ def _restore(rows: list[dict[str, Any]], matrix: Vectors, path: Path) -> Vectors
             originals[index] = matrix[index]
             continue
         try:
-            half = np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype="<f2")
+            half = np.frombuffer(zlib.decompress(pybase64.b64decode(text), bufsize=2 * dim), dtype="<f2")
             originals[index] = half
         except (binascii.Error, zlib.error, ValueError) as error:
             raise SourceUnreadable(
-                f'the vector of "{row.get("__id__")}" in "{path.name}" cannot be decoded: {error}', where=str(path)
+                f'the vector of "{row.get("__id__")}" in "{path.name}" cannot be decoded: {error}',
+                where=str(path),
             ) from None
         known[index] = True
     norms = np.sqrt(np.einsum("ij,ij->i", originals, originals, dtype=np.float64))

@@ -19,7 +19,12 @@ from hybridrag.model.secret import Secret
 from .spec import TlsSpec
 
 CONNECT_TIMEOUT_S = 5.0
-TRANSIENT = (ConnectionError, asyncpg.CannotConnectNowError, asyncpg.TooManyConnectionsError, asyncio.TimeoutError)
+TRANSIENT = (
+    ConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncio.TimeoutError,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +77,17 @@ def explain(error: BaseException, endpoint: Endpoint) -> BackendUnavailable:
             f'GRANT ALL ON SCHEMA public TO "{endpoint.user}"',
         )
     if isinstance(error, asyncpg.DiskFullError):
-        return BackendUnavailable(f"{who} has no space left: {error}", hint="free disk space, then run hybridrag apply")
+        return BackendUnavailable(
+            f"{who} has no space left: {error}", hint="free disk space, then run hybridrag apply"
+        )
     if isinstance(error, asyncpg.PostgresError):
-        return BackendUnavailable(f"{who} answered: {error}", hint="see the server's log, then run hybridrag plan")
+        return BackendUnavailable(
+            f"{who} answered: {error}", hint="see the server's log, then run hybridrag plan"
+        )
     if isinstance(error, ssl.SSLError):
         return BackendUnavailable(
-            f"{who}: TLS failed: {error.reason or error}", hint=f"check backends.{endpoint.name}.tls in the spec"
+            f"{who}: TLS failed: {error.reason or error}",
+            hint=f"check backends.{endpoint.name}.tls in the spec",
         )
     if isinstance(error, asyncio.TimeoutError):
         reason = f"no answer within {CONNECT_TIMEOUT_S:.0f} s"
@@ -124,11 +134,13 @@ async def connection(
             wait=wait_random_exponential(multiplier=0.2, max=3),
             reraise=True,
         )
-        opened = await attempts(_open, endpoint, purpose=purpose, settings=settings)
+        opened: asyncpg.Connection = await attempts(_open, endpoint, purpose=purpose, settings=settings)
         try:
             yield opened
         finally:
-            with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncio.TimeoutError):
+            with contextlib.suppress(
+                asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncio.TimeoutError
+            ):
                 await opened.close(timeout=2)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncio.TimeoutError) as error:
         raise explain(error, endpoint) from error
@@ -141,10 +153,16 @@ async def read_codecs(opened: asyncpg.Connection) -> None:
         raise TypeError("this connection only reads")
 
     await opened.set_type_codec(
-        "jsonb", schema="pg_catalog", encoder=no_encoder, decoder=lambda data: orjson.loads(data[1:]), format="binary"
+        "jsonb",
+        schema="pg_catalog",
+        encoder=no_encoder,
+        decoder=lambda data: orjson.loads(data[1:]),
+        format="binary",
     )
     schema = await opened.fetchval(
         "SELECT n.nspname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.typname = 'vector'"
     )
     if schema:
-        await opened.set_type_codec("vector", schema=schema, encoder=no_encoder, decoder=bytes, format="binary")
+        await opened.set_type_codec(
+            "vector", schema=schema, encoder=no_encoder, decoder=bytes, format="binary"
+        )

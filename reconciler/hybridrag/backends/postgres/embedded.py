@@ -14,7 +14,7 @@ from __future__ import annotations
 import secrets
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -164,10 +164,8 @@ class EmbeddedServer:
                 hint=f"see what the log says, then: {_AGAIN}",
             ) from None
 
-    @contextmanager
-    def _locked(self) -> Iterator[int]:
-        with locked(self._lock_file, wait_s=self._wait_s) as holding:
-            yield holding
+    def _locked(self) -> AbstractContextManager[int]:
+        return locked(self._lock_file, wait_s=self._wait_s)
 
     def _patiently(self) -> Retrying:
         return Retrying(
@@ -215,11 +213,11 @@ class EmbeddedServer:
                 where=str(cluster.log),
                 hint=f"see what the log says, then: {_AGAIN}",
             )
-        remembered = Record.read(self._record_file).port
+        record = Record.read(self._record_file)
         if current is not None and self._port in (None, current):
             port = current
         elif self._port is None:
-            port = remembered if remembered is not None and is_free(remembered) else free_port()
+            port = record.port if record.port is not None and is_free(record.port) else free_port()
         elif is_free(self._port):
             port = self._port
         elif (again := cluster.postmaster()) is not None and again.alive and again != postmaster:
@@ -229,10 +227,10 @@ class EmbeddedServer:
                 f"port {self._port} is taken by another program, the embedded Postgres cannot have it",
                 hint=f"stop that program, or give this backend another port (or none) in the spec; then: {_AGAIN}",
             )
+        # A server that goes on running is of the version it was started with, not of the one installed since.
+        version = record.version if port == current and record.version else cluster.place.binaries.version
         # Before the start: a kill between the two must not lose the port.
-        Record(port=port, data_dir=str(cluster.place.data), version=cluster.place.binaries.version).write(
-            self._record_file
-        )
+        replace(record, port=port, data_dir=str(cluster.place.data), version=version).write(self._record_file)
         if port != current:
             cluster.stop()
             cluster.start(name=self.home.name, port=port)

@@ -91,12 +91,15 @@ class Cluster:
         try:
             write_file(password_file, password.reveal() + "\n", owner=self.place.account)
             self._initdb(draft, user=user, password_file=password_file)
-        finally:
+            main = draft / "postgresql.conf"
+            text = main.read_text(encoding="utf-8")
+            write_file(main, f"{text}\ninclude = '{_SETTINGS_FILE}'\n", owner=self.place.account)
+            password_file.unlink()
+            draft.rename(self.place.data)
+        except BaseException:
             password_file.unlink(missing_ok=True)
-        main = draft / "postgresql.conf"
-        text = main.read_text(encoding="utf-8")
-        write_file(main, f"{text}\ninclude = '{_SETTINGS_FILE}'\n", owner=self.place.account)
-        draft.rename(self.place.data)
+            shutil.rmtree(draft, ignore_errors=True)  # a full disk gets its room back
+            raise
         sync_folder(self.place.data.parent)
 
     def _initdb(self, draft: Path, *, user: str, password_file: Path) -> None:
@@ -138,7 +141,8 @@ class Cluster:
             forget_stranger(self.place.data, postmaster)
         if self.log.exists() and self.log.stat().st_size > _LOG_LIMIT:
             self.log.replace(self.log.with_suffix(".log.1"))
-        self.log.touch(mode=0o600)
+        if not self.log.exists():
+            write_file(self.log, "")
         with self.log.open("ab") as log:
             before = log.tell()
             done = self._pg_ctl("start", "-t", str(max(1, round(self.wait_s))), log=log)

@@ -33,12 +33,16 @@ def write_file(path: Path, text: str, *, owner: Account | None = None) -> None:
     draft = path.with_name(f"{path.name}.new")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        if os.geteuid() == 0:
-            os.fchown(descriptor, uid, gid)
-        file.write(text)
-        file.flush()
-        os.fsync(descriptor)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            if os.geteuid() == 0:
+                os.fchown(descriptor, uid, gid)
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+    except OSError:
+        draft.unlink()
+        raise
     draft.rename(path)
     sync_folder(path.parent)
 
@@ -165,18 +169,17 @@ def _works_in(pid: int, data: Path) -> bool:
     """Whether the process is a Postgres of the cluster in `data`; True when the system cannot tell."""
     if not (_PROC / "self").exists():
         return True
+    process = _PROC / str(pid)
     try:
-        # "123 (postgres) S …"; a zombie is a dead server whose parent does not care (pid 1 of a container)
-        name, _, rest = (
-            (_PROC / str(pid) / "stat").read_text(errors="replace").partition("(")[2].rpartition(")")
-        )
-    except OSError:
-        return False
-    if name != "postgres" or rest.split()[0] in "ZX":
-        return False
-    try:
-        return (_PROC / str(pid) / "cwd").samefile(data)
-    except PermissionError:  # root in a container may not look at another user's process
-        return True
+        # Its line reads: id, (name), state, …
+        line = (process / "stat").read_text(errors="replace")
+        name, _, rest = line.partition("(")[2].rpartition(")")
+        # A zombie is a dead server whose parent does not care, such as process 1 of a container.
+        if name != "postgres" or rest.split()[0] in "ZX":
+            return False
+        try:
+            return (process / "cwd").samefile(data)
+        except PermissionError:  # another user's process; root in a container may not look either
+            return process.stat().st_uid in (data.stat().st_uid, 0)
     except OSError:
         return False

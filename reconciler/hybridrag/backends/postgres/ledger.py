@@ -62,7 +62,8 @@ class Ledger:
 
     async def mark(self) -> Mark | None:
         row = await self._opened.fetchrow(
-            "SELECT migration_id, state, indexes::text FROM hybridrag_ledger.migration WHERE workspace = $1", self._workspace
+            "SELECT migration_id, state, indexes::text FROM hybridrag_ledger.migration WHERE workspace = $1",
+            self._workspace,
         )
         return Mark(row[0], row[1], json.loads(row[2])) if row else None
 
@@ -77,12 +78,18 @@ class Ledger:
         )
 
     async def forget(self) -> None:
-        await self._opened.execute("DELETE FROM hybridrag_ledger.checkpoint WHERE workspace = $1", self._workspace)
-        await self._opened.execute("DELETE FROM hybridrag_ledger.migration WHERE workspace = $1", self._workspace)
+        await self._opened.execute(
+            "DELETE FROM hybridrag_ledger.checkpoint WHERE workspace = $1", self._workspace
+        )
+        await self._opened.execute(
+            "DELETE FROM hybridrag_ledger.migration WHERE workspace = $1", self._workspace
+        )
 
     async def advance(self, state: str) -> None:
         await self._opened.execute(
-            "UPDATE hybridrag_ledger.migration SET state = $2, updated_at = now() WHERE workspace = $1", self._workspace, state
+            "UPDATE hybridrag_ledger.migration SET state = $2, updated_at = now() WHERE workspace = $1",
+            self._workspace,
+            state,
         )
 
     async def checkpoint(self, namespace: str, records: int) -> None:

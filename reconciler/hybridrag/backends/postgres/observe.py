@@ -67,18 +67,24 @@ def problems(name: str, facts: Facts, embedding: Embedding) -> list[HybridragErr
         found.append(BackendUnavailable(f'backend "{name}": {what}', hint=hint))
 
     if _number(facts, "version_num") < OLDEST * 10_000:
-        refuse(f"PostgreSQL {facts.get('version')} is too old, {OLDEST} or newer is needed", "upgrade the server")
+        refuse(
+            f"PostgreSQL {facts.get('version')} is too old, {OLDEST} or newer is needed", "upgrade the server"
+        )
     if facts.get("standby"):
         refuse("it is a read-only standby", f"name the primary in backends.{name}.host")
     if facts.get("encoding") != "UTF8":
-        refuse(f"its database is encoded in {facts.get('encoding')}", "create a database with ENCODING 'UTF8'")
+        refuse(
+            f"its database is encoded in {facts.get('encoding')}", "create a database with ENCODING 'UTF8'"
+        )
     if facts.get("pgvector") is None:
         if facts.get("pgvector_available") is None:
             refuse(
                 "the extension pgvector is not installed on the server",
                 "install it there (Debian: apt-get install postgresql-<version>-pgvector), then run hybridrag plan",
             )
-        elif not (facts.get("superuser") or (facts.get("pgvector_trusted") and facts.get("may_create_schema"))):
+        elif not (
+            facts.get("superuser") or (facts.get("pgvector_trusted") and facts.get("may_create_schema"))
+        ):
             refuse(
                 "the extension pgvector is there but not created, and this user has no right to create it",
                 "as an administrator, in that database: CREATE EXTENSION vector; then run hybridrag plan",
@@ -105,8 +111,9 @@ def _number(facts: Facts, name: str) -> int:
 
 async def observe_store(endpoint: Endpoint, workspace: str, embedding: Embedding) -> tuple[Facts, Facts]:
     """(facts, details) of one workspace: records by namespace, our marks, indexes. Raises BackendUnavailable."""
-    async with connection(endpoint, purpose="observe", read_only=True) as opened, opened.transaction(
-        isolation="repeatable_read", readonly=True
+    async with (
+        connection(endpoint, purpose="observe", read_only=True) as opened,
+        opened.transaction(isolation="repeatable_read", readonly=True),
     ):
         tables = {namespace.name: table_name(namespace.name, embedding) for namespace in NAMESPACES}
         existing = await _existing(opened, tables.values())
@@ -132,14 +139,16 @@ async def observe_store(endpoint: Endpoint, workspace: str, embedding: Embedding
 
 
 async def _existing(opened: asyncpg.Connection, names: Iterable[str]) -> set[str]:
-    rows = await opened.fetch("SELECT n FROM unnest($1::text[]) AS n WHERE to_regclass(n) IS NOT NULL", list(names))
+    rows = await opened.fetch(
+        "SELECT n FROM unnest($1::text[]) AS n WHERE to_regclass(n) IS NOT NULL", list(names)
+    )
     return {row["n"] for row in rows}
 
 
 async def _foreign_vectors(opened: asyncpg.Connection, workspace: str, ours: set[str]) -> str | None:
     """Vector tables of another model (or without suffix) that hold rows of this workspace."""
     rows = await opened.fetch(
-        "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename LIKE 'lightrag\_vdb\_%'"
+        r"SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename LIKE 'lightrag\_vdb\_%'"
     )
     holding: list[str] = []
     for row in rows:
@@ -167,6 +176,7 @@ async def _details(opened: asyncpg.Connection, workspace: str) -> Facts:
     if await opened.fetchval("SELECT to_regclass('hybridrag_ledger.checkpoint')") is None:
         return {}
     done = await opened.fetchval(
-        "SELECT coalesce(sum(records), 0)::bigint FROM hybridrag_ledger.checkpoint WHERE workspace = $1", workspace
+        "SELECT coalesce(sum(records), 0)::bigint FROM hybridrag_ledger.checkpoint WHERE workspace = $1",
+        workspace,
     )
     return {"checkpoint_records": done}

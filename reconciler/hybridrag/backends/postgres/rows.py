@@ -51,13 +51,13 @@ def _int(value: Any, column: Column) -> int:
     number = canonical(value)
     if type(number) is not int or not -(2**31) <= number < 2**31:
         raise Refused(f"{column.field} is not a 32-bit integer")
-    return number
+    return int(number)
 
 
 def _epoch(value: Any, column: Column) -> int:
     if type(value) not in (int, float) or not 0 <= value < 2**37:
         raise Refused(f"{column.field} is not a time in seconds")
-    return math.floor(value + 0.5)  # as TIMESTAMP(0) rounds
+    return math.floor(float(value) + 0.5)  # as TIMESTAMP(0) rounds
 
 
 def _iso(value: Any, column: Column) -> str:
@@ -82,10 +82,9 @@ def _json(value: Any, column: Column) -> Any:
 
 def check_json(value: Any, name: str) -> None:
     """Raise Refused for what JSONB cannot hold: NUL characters and lone surrogates."""
-    if b"\\u0000" in dump_json(value, name):
-        # The bytes may also be an escaped backslash followed by u0000; only then look closely.
-        if _has_nul(value):
-            raise Refused(f"{name} contains a NUL character")
+    # The bytes may also be an escaped backslash followed by u0000; only then look closely.
+    if b"\\u0000" in dump_json(value, name) and _has_nul(value):
+        raise Refused(f"{name} contains a NUL character")
 
 
 def _has_nul(value: Any) -> bool:
@@ -116,7 +115,9 @@ def _joined(value: Any, column: Column) -> str:
     if column.limit is not None and len(value) > column.limit:
         longest = max(map(len, value.split(SEPARATOR)))
         if longest > column.limit:
-            raise Refused(f"{column.field} holds an id of {longest:,} characters, {column.name} takes {column.limit}")
+            raise Refused(
+                f"{column.field} holds an id of {longest:,} characters, {column.name} takes {column.limit}"
+            )
     return value
 
 
@@ -179,10 +180,12 @@ class Shape:
         """See `Store.examine`."""
         result = Batch(namespace=batch.namespace, position=batch.position, size=batch.size)
         kept: list[int] = []
-        finite = None if batch.vectors is None else np.isfinite(batch.vectors).all(axis=1)
-        for index, (key, fields) in enumerate(zip(batch.keys, batch.fields)):
+        finite: list[bool] = [True] * len(batch)
+        if batch.vectors is not None:
+            finite = np.asarray(np.isfinite(batch.vectors).all(axis=1)).tolist()
+        for index, (key, fields) in enumerate(zip(batch.keys, batch.fields, strict=True)):
             try:
-                if finite is not None and not finite[index]:
+                if not finite[index]:
                     raise Refused("its vector contains NaN or Infinity")
                 form = self.form(key, fields)
                 for text in form.values():
@@ -270,7 +273,9 @@ class Encoder:
             self.columns = ["workspace", "id", *(column.name for column in table.columns), *extra]
         self._count = struct.pack(">h", len(self.columns))
 
-    def encode(self, batch: Batch, order: Callable[[str], tuple[int | None, int | None]] | None = None) -> bytes:
+    def encode(
+        self, batch: Batch, order: Callable[[str], tuple[int | None, int | None]] | None = None
+    ) -> bytes:
         """One whole COPY BINARY stream. `order` gives (tokens, chunk_order_index) of a chunk."""
         return b"".join([COPY_HEADER, *self._rows(batch, order), COPY_TRAILER])
 
@@ -281,7 +286,7 @@ class Encoder:
         vectors = None if batch.vectors is None else batch.vectors.astype(">f4").tobytes()
         dim = 0 if batch.vectors is None else batch.vectors.shape[1]
         head = struct.pack(">ihh", 4 + 4 * dim, dim, 0)
-        for index, (key, raw) in enumerate(zip(batch.keys, batch.fields)):
+        for index, (key, raw) in enumerate(zip(batch.keys, batch.fields, strict=True)):
             fields = form(key, raw)
             yield self._count
             yield self._workspace
@@ -348,7 +353,7 @@ class Decoder:
         for row in rows:
             batch.keys.append(row[0])
             fields: dict[str, Any] = {}
-            for (name, absent, kind, decode), value in zip(self._columns, row[1:]):
+            for (name, absent, kind, decode), value in zip(self._columns, row[1:], strict=False):
                 if value is None:
                     continue
                 form = decode(value) if decode else value

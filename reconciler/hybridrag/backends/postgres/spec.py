@@ -53,7 +53,10 @@ class PostgresSpec(Strict):
     provision: EmbeddedProvision | None = None
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int | None = Field(
-        default=None, ge=1, le=65535, description="Default 5432; an embedded server picks a free one and keeps it."
+        default=None,
+        ge=1,
+        le=65535,
+        description="Default 5432; an embedded server picks a free one and keeps it.",
     )
     user: str = Field(default="hybridrag", min_length=1, max_length=63)
     database: str = Field(default="hybridrag", min_length=1, max_length=63)

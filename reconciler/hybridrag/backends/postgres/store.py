@@ -90,7 +90,13 @@ class PostgresStore:
 
     def open_writer(self, migration_id: str, fingerprint: str) -> PostgresWriterSession:
         return PostgresWriterSession(
-            self._endpoint, self._workspace, self._embedding, migration_id, fingerprint, self._schema, self.selection()
+            self._endpoint,
+            self._workspace,
+            self._embedding,
+            migration_id,
+            fingerprint,
+            self._schema,
+            self.selection(),
         )
 
     async def mark(self, migration_id: str, state: str) -> None:

@@ -11,12 +11,12 @@ import asyncpg
 
 from hybridrag.errors import BackendUnavailable, PlanRefused
 from hybridrag.model.data import NAMESPACES, Batch, Slot
-from hybridrag.model.ports import Embedding, SchemaMaker, Selection
+from hybridrag.model.ports import Embedding, Encoded, SchemaMaker, Selection
 
 from .client import Endpoint, connection, explain
 from .ledger import Ledger
 from .rows import Encoder, Shape
-from .tables import TABLES, table_name
+from .tables import table_name
 
 LOCK_PATIENCE_S = 20.0
 """How long a dead predecessor's session may take to be noticed by the server (it checks every 2 s)."""
@@ -118,22 +118,28 @@ class PostgresWriter:
                 await self._opened.execute(_if_absent(definition))
             await self._ledger.forget()
 
-    async def write(self, batch: Batch) -> None:
+    def encode(self, batch: Batch) -> Encoded:
+        """See `Writer.encode`. Chunk vectors repeat columns of their chunks, which only the server has."""
+        if batch.namespace == "chunks":
+            return Encoded(batch, None)
+        return Encoded(batch, self._encoders[batch.namespace].encode(batch))
+
+    async def write(self, encoded: Encoded) -> None:
         """See `Writer.write`."""
+        batch, data = encoded.batch, encoded.data
         encoder = self._encoders[batch.namespace]
         try:
             async with self._opened.transaction():
-                order = None
-                if batch.namespace == "chunks":
-                    order = (await self._chunk_order(batch.keys)).get
-                data = encoder.encode(batch, (lambda key: order(key, (None, None))) if order else None)
+                if data is None:
+                    order = await self._chunk_order(batch.keys)
+                    data = encoder.encode(batch, lambda key: order.get(key, (None, None)))
                 await self._opened.copy_to_table(
                     self._table(batch.namespace), source=_once(data), columns=encoder.columns, format="binary"
                 )
                 await self._ledger.checkpoint(batch.namespace, batch.position)
         except asyncpg.UniqueViolationError as error:
             raise BackendUnavailable(
-                f'{batch.namespace} holds a record twice: {error.detail or "the same id"}',
+                f"{batch.namespace} holds a record twice: {error.detail or 'the same id'}",
                 hint="remove the duplicate from the source, then run hybridrag apply",
             ) from None
 
@@ -168,8 +174,10 @@ class PostgresWriter:
         memory = min(high, max(low, rows * (self._embedding.dim * 4 + 1536) // (1 << 20) + 16))
         for workers in (2, 0):
             try:
+                # The table looks small to the server, because its vectors are stored out of line.
                 await self._opened.execute(
-                    f"SET maintenance_work_mem = '{memory}MB'; SET max_parallel_maintenance_workers = {workers}"
+                    f"SET maintenance_work_mem = '{memory}MB'; SET max_parallel_maintenance_workers = {workers}; "
+                    "SET min_parallel_table_scan_size = 0"
                 )
                 await self._opened.execute(_if_absent(definition))
                 return
@@ -236,7 +244,9 @@ class PostgresWriterSession:
             lambda: asyncio.ensure_future(self._schema.create(self._selection, self._embedding)),
         )
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
         await self._stack.aclose()
         if isinstance(error, (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncio.TimeoutError)):
             raise explain(error, self._endpoint) from error

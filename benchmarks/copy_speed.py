@@ -1,0 +1,192 @@
+"""How fast a migration is, against the limit and against the peer, in one run on one server.
+
+    python benchmarks/copy_speed.py DATA --dim 1024 [--model hash-emb] [--skip-peer]
+
+limit: COPY BINARY of the same rows, encoded beforehand, into the same tables without vector index.
+ours:  read the JSON files, encode, COPY with checkpoints; then index; then verify; then the whole command.
+peer:  LightRAG's own storage classes with ready-made embeddings (index present from the start, as it does).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from benchmarks.scratch import Scratch, record, table
+from hybridrag.adapters.lightrag_process import LightRagSchema
+from hybridrag.backends.json.store import JsonReader, JsonStore
+from hybridrag.backends.postgres.rows import Encoder, Shape
+from hybridrag.backends.postgres.store import PostgresStore
+from hybridrag.backends.postgres.tables import table_name
+from hybridrag.migrate.copying import copy
+from hybridrag.migrate.progress import Meter
+from hybridrag.migrate.verifying import compare, examine_source
+from hybridrag.model.data import NAMESPACES
+from hybridrag.model.ports import Embedding
+
+ROWS = 1000
+STREAMS = [namespace.name for namespace in NAMESPACES]
+
+
+def meter() -> Meter:
+    return Meter(lambda _: None, "bench", "bench", 0)
+
+
+async def raw_copy(scratch: Scratch, data: Path, embedding: Embedding) -> tuple[float, int, int]:
+    """(seconds, rows, bytes) of COPY alone: rows encoded beforehand, 2,000 rows a transaction, no checkpoint."""
+    database = await scratch.database("raw")
+    store = scratch.store(database, embedding)
+    await LightRagSchema().create(store.selection(), embedding)
+    opened = await asyncpg.connect(scratch.dsn(database))
+    await opened.execute("SET synchronous_commit = off")
+    for row in await opened.fetch("SELECT indexname FROM pg_indexes WHERE indexdef LIKE '%USING hnsw%'"):
+        await opened.execute(f'DROP INDEX "{row["indexname"]}"')
+    seconds, rows, size = 0.0, 0, 0
+    for name in STREAMS:
+        encoder = Encoder(Shape(name), "notes")
+        columns = encoder.columns
+        chunk_order: dict[str, tuple[int | None, int | None]] = {}
+        if name == "chunks":
+            async for batch in JsonReader(data).read("text_chunks", rows=2 * ROWS):
+                chunk_order.update((k, (f["tokens"], f["chunk_order_index"])) for k, f in zip(batch.keys, batch.fields, strict=True))
+        async for batch in JsonReader(data).read(name, rows=2 * ROWS):
+            order = (lambda key: chunk_order[key]) if name == "chunks" else None  # noqa: B023 - used at once
+            encoded = encoder.encode(batch, order)
+            rows, size = rows + len(batch), size + len(encoded)
+
+            async def once(block: bytes = encoded) -> AsyncIterator[bytes]:
+                yield block
+
+            started = time.perf_counter()
+            async with opened.transaction():
+                await opened.copy_to_table(table_name(name, embedding), source=once(), columns=columns, format="binary")
+            seconds += time.perf_counter() - started
+    await opened.close()
+    await scratch.drop(database)
+    return seconds, rows, size
+
+
+async def ours(scratch: Scratch, data: Path, embedding: Embedding) -> dict[str, float]:
+    """Seconds of each part of a migration."""
+    database = await scratch.database("ours")
+    target: PostgresStore = scratch.store(database, embedding)
+    source = JsonStore("files", data, embedding)
+    reader = source.reader()
+    parts: dict[str, float] = {}
+
+    def lap(name: str, since: float) -> float:
+        parts[name] = time.perf_counter() - since
+        return time.perf_counter()
+
+    now = time.perf_counter()
+    expected, _ = await examine_source(reader, target, STREAMS, ROWS, meter())
+    now = lap("examine", now)
+    async with target.open_writer("bench", "bench") as writer:
+        done = await writer.prepare()
+        now = lap("schema", now)
+        await copy(reader, writer, STREAMS, done, ROWS, meter())
+        now = lap("copy", now)
+        await writer.finish(lambda _: None)
+        now = lap("index", now)
+    report = await compare(reader, target, expected, ROWS, meter())
+    lap("verify", now)
+    assert report.equal
+    await scratch.drop(database)
+    return parts
+
+
+async def peer(scratch: Scratch, data: Path, embedding: Embedding) -> dict[str, Any]:
+    """LightRAG's own path, in a process of its own."""
+    database = await scratch.database("peer")
+    selection = scratch.store(database, embedding).selection()
+    with tempfile.TemporaryDirectory() as folder:
+        task = {
+            "variables": {**selection.variables, **{name: get() for name, get in selection.secrets.items()}},
+            "data": str(data),
+            "dim": embedding.dim,
+            "model": embedding.model,
+            "workspace": "notes",
+            "folder": folder,
+        }
+        script = Path(__file__).with_name("lightrag_path.py")
+        done = subprocess.run(  # noqa: ASYNC221 - nothing else runs meanwhile
+            [sys.executable, str(script)], input=json.dumps(task), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, cwd=folder, check=False,
+        )  # fmt: skip
+    if done.returncode:
+        sys.exit(done.stderr[-2000:])
+    await scratch.drop(database)
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+async def measure(data: Path, embedding: Embedding, with_peer: bool) -> dict[str, Any]:
+    size = sum(path.stat().st_size for path in data.iterdir())
+    with Scratch() as scratch:
+        limit_s, rows, encoded = await raw_copy(scratch, data, embedding)
+        parts = await ours(scratch, data, embedding)
+        whole = scratch.whole_command(data, embedding)
+        result: dict[str, Any] = {
+            "data_bytes": size,
+            "rows": rows,
+            "row_bytes": encoded,
+            "limit_copy_s": round(limit_s, 3),
+            "parts_s": {name: round(value, 3) for name, value in parts.items()},
+            "whole_s": round(whole[0], 2),
+            "whole_peak_mb": round(whole[1], 1),
+            "copy_vs_limit": round(limit_s / parts["copy"], 3),
+        }
+        if with_peer:
+            answer = await peer(scratch, data, embedding)
+            result["peer_s"] = round(answer["upserts"], 2)
+            result["peer_parts_s"] = {name: round(value, 2) for name, value in answer["seconds"].items()}
+            result["whole_vs_peer"] = round(answer["upserts"] / whole[0], 2)
+            work = parts["copy"] + parts["index"] + parts["verify"]
+            result["copy_index_verify_vs_peer"] = round(answer["upserts"] / work, 2)
+    return result
+
+
+def show(result: dict[str, Any]) -> None:
+    rows, size = result["rows"], result["row_bytes"] / 1e6
+    lines = [("what", "seconds", "rows/s", "MB/s", "ratio")]
+
+    def line(what: str, seconds: float, ratio: str = "") -> None:
+        lines.append((what, f"{seconds:.2f}", f"{rows / seconds:,.0f}", f"{size / seconds:.0f}", ratio))
+
+    parts = result["parts_s"]
+    line("limit: COPY BINARY, rows ready", result["limit_copy_s"], "1")
+    line("copy (read, encode, COPY, checkpoint)", parts["copy"], f"{result['copy_vs_limit']:.2f} of the limit")
+    line("examine the source", parts["examine"])
+    line("index build", parts["index"])
+    line("verify (read back, compare all)", parts["verify"])
+    line("whole command, from nothing", result["whole_s"], f"peak {result['whole_peak_mb']:.0f} MB")
+    if "peer_s" in result:
+        line("LightRAG's own path", result["peer_s"], f"we are {result['whole_vs_peer']:.1f} times faster")
+        lines.append(("  copy + index + verify against it", "", "", "", f"{result['copy_index_verify_vs_peer']:.1f} times"))
+    table(lines)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--dim", type=int, required=True)
+    parser.add_argument("--model", default="hash-emb")
+    parser.add_argument("--skip-peer", action="store_true")
+    given = parser.parse_args()
+    os.environ.pop("PGPASSWORD", None)
+    outcome = asyncio.run(
+        measure(given.data.absolute(), Embedding(model=given.model, dim=given.dim), not given.skip_peer)
+    )
+    show(outcome)
+    record("copy_speed", outcome)

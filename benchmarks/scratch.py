@@ -1,0 +1,121 @@
+"""A throw-away embedded Postgres and project for measurements, and how a result is shown and kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from hybridrag.adapters.lightrag_process import LightRagSchema
+from hybridrag.adapters.secrets import Secrets
+from hybridrag.backends.postgres.backend import PostgresBackend
+from hybridrag.backends.postgres.embedded import EmbeddedServer
+from hybridrag.backends.postgres.spec import PostgresSpec
+from hybridrag.backends.postgres.store import PostgresStore
+from hybridrag.model.ports import Embedding
+
+RESULTS = Path(__file__).with_name("results")
+SPEC = """\
+version: 1
+environment: bench
+backends:
+  files: {{type: json}}
+  pg: {{type: postgres, provision: {{driver: embedded}}}}
+databases:
+  notes:
+    path: {data}
+    backend: pg
+    embedding: {{model: {model}, dim: {dim}}}
+"""
+
+
+class Scratch:
+    """Context manager: one server, databases in it by name, everything removed at the end."""
+
+    def __enter__(self) -> Scratch:
+        self._folder = tempfile.TemporaryDirectory(prefix="hybridrag-bench-")
+        self.folder = Path(self._folder.name)
+        self._server = EmbeddedServer(
+            self.folder / "pg", user="bench", database="bench", port=None, password=None
+        )
+        self._server.ensure()
+        port = self._server.observe()["port"]
+        assert isinstance(port, int)
+        self._port = port
+        os.environ["BENCH_PASSWORD"] = self._server.password().reveal()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._server.stop()
+        self._folder.cleanup()
+
+    def dsn(self, database: str) -> str:
+        return f"postgresql://bench:{os.environ['BENCH_PASSWORD']}@127.0.0.1:{self._port}/{database}"
+
+    async def _admin(self, statement: str) -> None:
+        opened = await asyncpg.connect(self.dsn("bench"))
+        try:
+            await opened.execute(statement)
+        finally:
+            await opened.close()
+
+    async def database(self, name: str) -> str:
+        await self._admin(f"CREATE DATABASE {name}")
+        return name
+
+    async def drop(self, name: str) -> None:
+        await self._admin(f"DROP DATABASE {name} WITH (FORCE)")
+        await self._admin("CHECKPOINT")
+
+    def store(self, database: str, embedding: Embedding) -> PostgresStore:
+        spec = PostgresSpec.model_validate(
+            {"type": "postgres", "port": self._port, "user": "bench", "database": database,
+             "password": {"env": "BENCH_PASSWORD"}}
+        )  # fmt: skip
+        secrets = Secrets(os.environ, self.folder)
+        backend = PostgresBackend("pg", spec, home=self.folder / "none", secrets=secrets, schema=LightRagSchema())
+        return backend.store("", "notes", embedding)
+
+    def whole_command(self, data: Path, embedding: Embedding) -> tuple[float, float]:
+        """(seconds, peak MB of our process) of `hybridrag apply` from nothing, server and process starts included."""
+        folder = Path(tempfile.mkdtemp(prefix="project-", dir=self.folder))
+        (folder / "hybridrag.yaml").write_text(SPEC.format(data=data, model=embedding.model, dim=embedding.dim))
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hybridrag", "apply", "--auto-approve", "--quiet"], cwd=folder
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            sys.exit(f"hybridrag apply ended with {process.returncode}")
+        subprocess.run([sys.executable, "-m", "hybridrag", "backend", "stop", "pg", "-q"], cwd=folder, check=True)
+        peak = usage.ru_maxrss / 1024 if sys.platform != "darwin" else usage.ru_maxrss / 1e6
+        return seconds, peak
+
+
+def table(lines: Sequence[Sequence[str]]) -> None:
+    """Columns as wide as their widest cell."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    for number, line in enumerate(lines):
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        if number == 0:
+            print("  ".join("-" * width for width in widths))
+
+
+def record(name: str, result: dict[str, Any]) -> None:
+    """Append one JSON line to `benchmarks/results/<name>.local.json` (not committed)."""
+    RESULTS.mkdir(exist_ok=True)
+    machine = {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.system()}
+    line = {"date": time.strftime("%Y-%m-%d"), "machine": machine, **result}
+    with (RESULTS / f"{name}.local.json").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
