@@ -59,7 +59,10 @@ async def raw_copy(scratch: Scratch, data: Path, embedding: Embedding) -> tuple[
         chunk_order: dict[str, tuple[int | None, int | None]] = {}
         if name == "chunks":
             async for batch in JsonReader(data).read("text_chunks", rows=2 * ROWS):
-                chunk_order.update((k, (f["tokens"], f["chunk_order_index"])) for k, f in zip(batch.keys, batch.fields, strict=True))
+                chunk_order.update(
+                    (k, (f["tokens"], f["chunk_order_index"]))
+                    for k, f in zip(batch.keys, batch.fields, strict=True)
+                )
         async for batch in JsonReader(data).read(name, rows=2 * ROWS):
             order = (lambda key: chunk_order[key]) if name == "chunks" else None  # noqa: B023 - used at once
             encoded = encoder.encode(batch, order)
@@ -70,7 +73,9 @@ async def raw_copy(scratch: Scratch, data: Path, embedding: Embedding) -> tuple[
 
             started = time.perf_counter()
             async with opened.transaction():
-                await opened.copy_to_table(table_name(name, embedding), source=once(), columns=columns, format="binary")
+                await opened.copy_to_table(
+                    table_name(name, embedding), source=once(), columns=columns, format="binary"
+                )
             seconds += time.perf_counter() - started
     await opened.close()
     await scratch.drop(database)
@@ -121,7 +126,7 @@ async def peer(scratch: Scratch, data: Path, embedding: Embedding) -> dict[str, 
         }
         script = Path(__file__).with_name("lightrag_path.py")
         done = subprocess.run(  # noqa: ASYNC221 - nothing else runs meanwhile
-            [sys.executable, str(script)], input=json.dumps(task), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [sys.executable, str(script)], input=json.dumps(task), capture_output=True,
             text=True, cwd=folder, check=False,
         )  # fmt: skip
     if done.returncode:
@@ -166,14 +171,24 @@ def show(result: dict[str, Any]) -> None:
 
     parts = result["parts_s"]
     line("limit: COPY BINARY, rows ready", result["limit_copy_s"], "1")
-    line("copy (read, encode, COPY, checkpoint)", parts["copy"], f"{result['copy_vs_limit']:.2f} of the limit")
+    line(
+        "copy (read, encode, COPY, checkpoint)", parts["copy"], f"{result['copy_vs_limit']:.2f} of the limit"
+    )
     line("examine the source", parts["examine"])
     line("index build", parts["index"])
     line("verify (read back, compare all)", parts["verify"])
     line("whole command, from nothing", result["whole_s"], f"peak {result['whole_peak_mb']:.0f} MB")
     if "peer_s" in result:
         line("LightRAG's own path", result["peer_s"], f"we are {result['whole_vs_peer']:.1f} times faster")
-        lines.append(("  copy + index + verify against it", "", "", "", f"{result['copy_index_verify_vs_peer']:.1f} times"))
+        lines.append(
+            (
+                "  copy + index + verify against it",
+                "",
+                "",
+                "",
+                f"{result['copy_index_verify_vs_peer']:.1f} times",
+            )
+        )
     table(lines)
 
 

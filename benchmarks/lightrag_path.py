@@ -60,7 +60,9 @@ async def load(rag: Any, reader: JsonReader, vectors: dict[str, Any]) -> dict[st
             else:
                 await stores[namespace.name].upsert(records)
                 await stores[namespace.name].index_done_callback()
-            seconds[namespace.slot.value] = seconds.get(namespace.slot.value, 0.0) + time.perf_counter() - started
+            seconds[namespace.slot.value] = (
+                seconds.get(namespace.slot.value, 0.0) + time.perf_counter() - started
+            )
     return seconds
 
 

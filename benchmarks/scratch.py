@@ -82,13 +82,17 @@ class Scratch:
              "password": {"env": "BENCH_PASSWORD"}}
         )  # fmt: skip
         secrets = Secrets(os.environ, self.folder)
-        backend = PostgresBackend("pg", spec, home=self.folder / "none", secrets=secrets, schema=LightRagSchema())
+        backend = PostgresBackend(
+            "pg", spec, home=self.folder / "none", secrets=secrets, schema=LightRagSchema()
+        )
         return backend.store("", "notes", embedding)
 
     def whole_command(self, data: Path, embedding: Embedding) -> tuple[float, float]:
         """(seconds, peak MB of our process) of `hybridrag apply` from nothing, server and process starts included."""
         folder = Path(tempfile.mkdtemp(prefix="project-", dir=self.folder))
-        (folder / "hybridrag.yaml").write_text(SPEC.format(data=data, model=embedding.model, dim=embedding.dim))
+        (folder / "hybridrag.yaml").write_text(
+            SPEC.format(data=data, model=embedding.model, dim=embedding.dim)
+        )
         started = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, "-m", "hybridrag", "apply", "--auto-approve", "--quiet"], cwd=folder
@@ -98,7 +102,9 @@ class Scratch:
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             sys.exit(f"hybridrag apply ended with {process.returncode}")
-        subprocess.run([sys.executable, "-m", "hybridrag", "backend", "stop", "pg", "-q"], cwd=folder, check=True)
+        subprocess.run(
+            [sys.executable, "-m", "hybridrag", "backend", "stop", "pg", "-q"], cwd=folder, check=True
+        )
         peak = usage.ru_maxrss / 1024 if sys.platform != "darwin" else usage.ru_maxrss / 1e6
         return seconds, peak
 

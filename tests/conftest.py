@@ -59,13 +59,17 @@ class Project:
     def ok(self, *argv: str, **variables: str) -> str:
         """The same, and it must succeed; returns stdout."""
         done = self.run(*argv, **variables)
-        assert done.returncode == 0, f"hybridrag {' '.join(argv)} -> {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == 0, (
+            f"hybridrag {' '.join(argv)} -> {done.returncode}\n{done.stdout}\n{done.stderr}"
+        )
         return done.stdout
 
 
 def clean_environment(**more: str) -> dict[str, str]:
     """The process environment without what would steer Postgres or LightRAG, plus `more`."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "POSTGRES", "LIGHTRAG", "HYBRIDRAG"))}
+    kept = {
+        k: v for k, v in os.environ.items() if not k.startswith(("PG", "POSTGRES", "LIGHTRAG", "HYBRIDRAG"))
+    }
     return {**kept, **more}
 
 
@@ -154,4 +158,3 @@ def make_project(folder: Path, server: Server, database: str, data: Path, dim: i
 def make(tmp_path: Path, server: Server, database: str) -> Callable[[Path], Project]:
     """Like `project`, with data of one's own."""
     return lambda data: make_project(tmp_path / "project", server, database, data)
-

@@ -9,7 +9,7 @@ from hybridrag.adapters.secrets import Secrets
 from hybridrag.backends.json.backend import JsonBackend
 from hybridrag.backends.json.spec import JsonSpec
 from hybridrag.backends.postgres.backend import PostgresBackend
-from hybridrag.backends.postgres.spec import PostgresSpec
+from hybridrag.backends.postgres.spec import PostgresSpec, TlsSpec
 from hybridrag.engine import World
 from hybridrag.model.ports import Backend, Embedding
 from hybridrag.model.wanted import Wanted
@@ -28,7 +28,8 @@ def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
             backends[name] = JsonBackend(name)
         elif isinstance(entry, PostgresSpec):
             home = state / "embedded" / name
-            backends[name] = PostgresBackend(name, entry, home=home, secrets=secrets, schema=schema)
+            placed = entry.model_copy(update={"tls": _placed(entry.tls, spec)})
+            backends[name] = PostgresBackend(name, placed, home=home, secrets=secrets, schema=schema)
     declared = next((backend for backend in backends.values() if backend.type == "json"), None)
     wanted = {
         name: Wanted(
@@ -52,4 +53,12 @@ def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
         backends=backends,
         files=declared or JsonBackend("json"),
         state=state,
+    )
+
+
+def _placed(tls: TlsSpec, spec: LoadedSpec) -> TlsSpec:
+    """TLS with its files found from the spec's folder."""
+    files = {"ca": tls.ca, "cert": tls.cert, "key": tls.key}
+    return tls.model_copy(
+        update={name: spec.resolve(path) for name, path in files.items() if path is not None}
     )

@@ -20,11 +20,34 @@ from pathlib import Path
 from typing import Any
 
 EMBEDDING = Path(__file__).parents[2] / "examples" / "01-json-to-postgres" / "embedding.py"
-PEOPLE = ["Zoë Müller", "李明", "Αθηνά Παππά", "Søren Åberg", "فاطمة الزهراء", "Нина Орлова", "Ngũgĩ Kamau", "José Núñez"]
-PLACES = ["Łódź Archive", "北京图书馆", "Café Réunion", "Αλεξάνδρεια Library", "Reykjavík Works", "Bāghdād Institute"]
-SUBJECTS = ["vector index", "graph merge", "manuscript 📜 restoration", "cache eviction", "schema drift", "Straßenbau"]
+PEOPLE = [
+    "Zoë Müller",
+    "李明",
+    "Αθηνά Παππά",
+    "Søren Åberg",
+    "فاطمة الزهراء",
+    "Нина Орлова",
+    "Ngũgĩ Kamau",
+    "José Núñez",
+]
+PLACES = [
+    "Łódź Archive",
+    "北京图书馆",
+    "Café Réunion",
+    "Αλεξάνδρεια Library",
+    "Reykjavík Works",
+    "Bāghdād Institute",
+]
+SUBJECTS = [
+    "vector index",
+    "graph merge",
+    "manuscript 📜 restoration",
+    "cache eviction",
+    "schema drift",
+    "Straßenbau",
+]
 VERBS = ["leads", "audits", "designs", "reviews", "funds", "maintains"]
-SENTENCE = re.compile(rf"«(.+?)» ({'|'.join(VERBS)}) «(.+?)» at «(.+?)»")
+SENTENCE = re.compile(rf"«([^»]+)» ({'|'.join(VERBS)}) «([^»]+)» at «([^»]+)»")
 
 
 def document(number: int, rng: random.Random, people: int) -> str:

@@ -12,9 +12,12 @@ from .look import health, status, verify
 from .plan import plan, validate
 from .query import query
 
+# Click's own 2 for wrong usage would read as "changes pending" in CI.
+click.UsageError.exit_code = 1
+
 _EPILOG = """\b
-Exit codes: 0 done or nothing to do, 1 unexpected, 2 changes pending (plan
---detailed-exitcode), 3 spec or registry invalid, 4 a backend or a file cannot be
+Exit codes: 0 done or nothing to do, 1 unexpected error or wrong usage,
+2 changes pending (plan --detailed-exitcode), 3 spec or registry invalid, 4 a backend or a file cannot be
 reached, read or used, 5 plan refused, 6 not found, 7 verification failed,
 8 interrupted (resumable), 9 lease held by another apply, 130 second Ctrl-C."""
 

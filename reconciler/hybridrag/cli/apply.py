@@ -48,8 +48,9 @@ def apply(
     env = settings.environment()
     planned = _planned(env, plan_file, targets, exclude)
     out = settings.out()
-    if not settings.json and not (settings.quiet and planned.plan.empty):
+    if not settings.json and not plan_file and not settings.quiet:
         show_plan(out, planned.plan)
+        out.print("")
     if planned.plan.empty:
         if settings.json:
             settings.print_json({"outcome": "done", "steps": {}, "changes": 0})

@@ -46,6 +46,8 @@ class Settings:
         from hybridrag.assembly import assemble
         from hybridrag.spec import find_files, load
 
+        if self.files and self.env:
+            raise click.UsageError("give either --file (repeated for overlays) or --env, not both")
         paths = find_files([Path(name) for name in self.files], self.env, Path.cwd())
         spec = load(paths[0], overlays=paths[1:])
         return Environment(spec, assemble(spec, state_folder=Path(self.state) if self.state else None))

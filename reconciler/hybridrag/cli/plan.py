@@ -59,6 +59,6 @@ def plan(
     if settings.json:
         settings.print_json(file.model_dump(mode="json"))
     else:
-        show_plan(settings.out(), planned.plan, saved_to=out)
+        show_plan(settings.out(), planned.plan, told_next=f"hybridrag apply {out or ''}".rstrip())
     if detailed_exitcode and not planned.plan.empty:
         raise click.exceptions.Exit(2)

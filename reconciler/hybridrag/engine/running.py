@@ -100,8 +100,9 @@ class Run:
         if isinstance(error, HybridragError):
             raise error
         if error is not None:
+            serving = ", ".join(f'"{name}" by "{backend}"' for name, backend in self._report.serving.items())
             raise Interrupted(
-                "interrupted; the old backend serves", hint="hybridrag apply goes on from the checkpoint"
+                f"interrupted; served are {serving}", hint="hybridrag apply goes on from the checkpoint"
             )
         return self._report
 

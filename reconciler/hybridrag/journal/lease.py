@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 import threading
 import time
 from pathlib import Path
@@ -73,10 +74,13 @@ class Lease:
 
     def _beat(self) -> None:
         while not self._stop.wait(BEAT_S):
-            with self._journal.transaction() as db:
-                changed = db.execute(
-                    "UPDATE lease SET expires = ? WHERE fence = ?", (time.time() + TTL_S, self.fence)
-                ).rowcount
+            try:
+                with self._journal.transaction() as db:
+                    changed = db.execute(
+                        "UPDATE lease SET expires = ? WHERE fence = ?", (time.time() + TTL_S, self.fence)
+                    ).rowcount
+            except sqlite3.Error:
+                changed = 0  # a lease that cannot be renewed is as good as lost
             if not changed:
                 self.lost = True
                 return
@@ -85,7 +89,8 @@ class Lease:
         """Raise LeaseHeld when the lease was taken over (we were asleep too long)."""
         if self.lost:
             raise LeaseHeld(
-                "this apply slept too long and another one took its lease", hint="run hybridrag plan"
+                "this apply could not keep its lease (it slept too long, or the state folder cannot be written)",
+                hint="run hybridrag plan",
             )
 
     def __exit__(self, *exc: object) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-EXAMINE_MB_S = 80.0
-COPY_MB_S = 60.0
-VERIFY_MB_S = 90.0
-SCHEMA_S = 4.0
-INDEX_VALUES_S = 1_800_000.0
+EXAMINE_MB_S = 100.0
+COPY_MB_S = 70.0
+VERIFY_MB_S = 130.0
+SCHEMA_S = 1.5
+INDEX_VALUES_S = 4_000_000.0
 """Vector components indexed per second (HNSW, m 16, ef_construction 64) at 20,000 rows; grows with log(rows)."""
 
 

@@ -112,7 +112,7 @@ def _provision(item: Wanted, server: Facts) -> Step:
         target=item.backend,
         summary=f"{does} the embedded {item.backend_type} server",
         reason=f'backend "{item.backend}" is {state}',
-        estimate_s=2.0,
+        estimate_s=1.0,
     )
 
 

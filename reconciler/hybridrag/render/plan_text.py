@@ -12,7 +12,7 @@ from .units import duration, plural, size
 _SYMBOLS = {"provision": "+", "migrate": "~", "switch": "~"}
 
 
-def show_plan(out: Console, plan: Plan, *, saved_to: str | None = None) -> None:
+def show_plan(out: Console, plan: Plan, *, told_next: str | None = None) -> None:
     """Steps in order, each with its reason, size, estimate and hazards; a summary; what to run next."""
     out.print(f"Environment [verb]{escape(plan.environment)}[/]")
     for name in plan.in_place:
@@ -42,4 +42,5 @@ def show_plan(out: Console, plan: Plan, *, saved_to: str | None = None) -> None:
         f"\n[verb]Plan:[/] {plural(len(plan.steps), 'step')}, {plural(len(plan.moves), 'database')} to move, "
         f"{plural(records, 'record')}, about {duration(total)}. No embedding and no LLM call."
     )
-    out.print(f"[next]→ hybridrag apply {saved_to or ''}[/]".rstrip())
+    if told_next is not None:
+        out.print(f"[next]→ {escape(told_next)}[/]")

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from hybridrag.model.events import Event, StepDone, StepFailed, StepStarted, Warned
+from hybridrag.model.events import Event, RunDone, StepDone, StepFailed, StepStarted, Warned
 from hybridrag.model.events import Progress as ProgressEvent
 
 from .units import duration, size
@@ -48,7 +48,7 @@ class RunDisplay:
             return
         if isinstance(event, (StepDone, StepFailed)):
             self._end_bar()
-        if self._quiet and not isinstance(event, (StepFailed, Warned)):
+        if self._quiet and not isinstance(event, (StepFailed, Warned, RunDone)):
             return
         if isinstance(event, StepStarted) and self._out.is_terminal:
             self._start_bar(event.step, event.summary)
@@ -62,6 +62,9 @@ class RunDisplay:
             self._out.print(f"  [bad]✗[/] [verb]{escape(event.step)}[/]  failed")
         elif isinstance(event, Warned):
             self._out.print(f"    [warn]![/] {escape(event.message)}")
+        elif isinstance(event, RunDone) and event.outcome != "done":
+            serving = ", ".join(f"{name} by {backend}" for name, backend in event.serving.items())
+            self._out.print(f"\n[verb]Still serving:[/] {escape(serving)}. The source is untouched.")
 
     def _start_bar(self, step: str, phase: str) -> None:
         if self._bars is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +33,25 @@ class PostgresBackend:
         self._spec = spec
         self._secrets = secrets
         self._schema = schema
-        self._embedded: EmbeddedServer | None = None
-        if spec.provision is not None:
-            self._embedded = EmbeddedServer(
-                home,
-                user=spec.user,
-                database=spec.database,
-                port=spec.port,
-                password=self._declared_password() if spec.password else None,
-            )
+        self._home = home
 
     @property
     def provisioned(self) -> bool:
-        return self._embedded is not None
+        return self._spec.provision is not None
+
+    @functools.cached_property
+    def _embedded(self) -> EmbeddedServer | None:
+        # Made on first use, because a declared password is resolved for it.
+        if self._spec.provision is None:
+            return None
+        spec = self._spec
+        return EmbeddedServer(
+            self._home,
+            user=spec.user,
+            database=spec.database,
+            port=spec.port,
+            password=self._declared_password(),
+        )
 
     def _declared_password(self) -> Secret | None:
         if self._spec.password is None:
