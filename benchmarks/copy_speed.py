@@ -26,7 +26,8 @@ import asyncpg
 from benchmarks.scratch import Scratch, record, table
 from hybridrag.adapters.lightrag_process import LightRagSchema
 from hybridrag.backends.json.store import JsonReader, JsonStore
-from hybridrag.backends.postgres.rows import Encoder, Shape
+from hybridrag.backends.postgres.copy_binary import Encoder
+from hybridrag.backends.postgres.rows import Shape
 from hybridrag.backends.postgres.store import PostgresStore
 from hybridrag.backends.postgres.tables import table_name
 from hybridrag.migrate.copying import copy

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hybridrag.adapters.lightrag_instance import build, claim_process, variables
+from hybridrag.adapters.lightrag_instance import build, claim_process, require_files, variables
 from hybridrag.assembly import assemble
 from hybridrag.engine import Planned, Run, RunReport, World, plan_world
+from hybridrag.errors import BackendUnavailable
 from hybridrag.model.events import Emit, Event
 from hybridrag.model.plan import HazardKind
 from hybridrag.spec import LoadedSpec
@@ -63,11 +64,19 @@ async def open(env: Environment, name: str, **lightrag: Any) -> AsyncIterator[An
     """A LightRAG instance on the backend that the registry names, initialised and finalised.
 
     `lightrag` are constructor arguments (`llm_model_func`, `embedding_func`, `tokenizer`, …). Without
-    `embedding_func` the spec's `embedding.function` is used.
+    `embedding_func` the spec's `embedding.function` is used. Raises NotFound or BackendUnavailable where
+    LightRAG would begin an empty database or try for minutes, and PlanRefused for a second database of the
+    same kind in one process.
     """
     world = env.world
     item = world.database(name)
-    selection = world.serving(item).store(item.path, item.workspace, item.embedding).selection()
+    serving = world.serving(item)
+    facts, _ = await serving.observe()
+    if not facts.get("reachable"):
+        hint = facts.get("hint")
+        raise BackendUnavailable(str(facts.get("problem")), hint=str(hint) if hint else None)
+    selection = serving.store(item.path, item.workspace, item.embedding).selection()
+    require_files(selection)
     claim_process(selection)
     if "embedding_func" not in lightrag and item.function:
         from hybridrag.adapters.lightrag_child import embedding_function

@@ -21,10 +21,10 @@ class Pause:
 
     async def do(self, context: Context) -> None:
         move, source, _ = context.moving()
-        facts, _ = await source.observe()
-        if facts.get("unfinished_writes"):
+        reader = source.reader()
+        if unfinished := reader.unfinished():
             raise PlanRefused(
-                f'somebody is writing database "{move.database}" now: {facts["unfinished_writes"]} in "{context.path}"',
+                f'somebody is writing database "{move.database}" now: {", ".join(unfinished)} in "{context.path}"',
                 hint="stop the LightRAG process that writes it (or remove leftovers of a dead one), then run hybridrag apply",
             )
-        context.memory.open_pause(move.database, context.run, source.reader().fingerprint())
+        context.memory.open_pause(move.database, context.run, reader.fingerprint())

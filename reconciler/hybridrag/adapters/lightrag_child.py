@@ -63,9 +63,10 @@ async def query(rag: Any, task: dict[str, Any]) -> dict[str, Any]:
         ll_keywords=words,
         enable_rerank=False,
     )
-    data = await rag.aquery_data(task["text"], param=param)
-    context = await rag.aquery(task["text"], param=param)
-    return {"context": context or "", "data": data.get("data", {})}
+    data = (await rag.aquery_data(task["text"], param=param)).get("data", {})
+    if not any(data.values()):  # LightRAG's context is then an apology, not a context
+        return {"context": "", "data": data}
+    return {"context": await rag.aquery(task["text"], param=param) or "", "data": data}
 
 
 TASKS = {"schema": make_schema, "query": query}

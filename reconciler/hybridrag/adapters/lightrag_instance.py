@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import os
 import re
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from hybridrag.errors import PlanRefused
+from hybridrag.errors import NotFound, PlanRefused
 from hybridrag.model.ports import Embedding, Selection
 
 FOREIGN = re.compile(
@@ -22,7 +24,7 @@ FOREIGN = re.compile(
 )
 """Variables that would steer LightRAG away from the store it is meant for."""
 _guard = asyncio.Lock()
-_endpoint: tuple[tuple[str, str], ...] | None = None
+_claimed: dict[str, Mapping[str, str]] = {}
 
 
 class WordTokenizer:
@@ -60,10 +62,19 @@ async def no_llm(*_: Any, **__: Any) -> str:
     )
 
 
+def load_modules(selection: Selection) -> None:
+    """Import LightRAG with the store's classes, each of which reads .env of the current folder when it is loaded."""
+    from lightrag.kg import STORAGES
+
+    for name in (selection.kv, selection.vector, selection.graph, selection.doc_status):
+        importlib.import_module(STORAGES[name], package="lightrag")
+
+
 @contextlib.asynccontextmanager
 async def variables(selection: Selection) -> AsyncIterator[None]:
     """Set the store's variables for a block, and put the old ones back."""
     wanted = {**selection.variables, **{name: get() for name, get in selection.secrets.items()}}
+    load_modules(selection)  # before the block: what a .env adds must not steer LightRAG within it
     async with _guard:
         before = dict(os.environ)
         try:
@@ -76,21 +87,36 @@ async def variables(selection: Selection) -> AsyncIterator[None]:
             os.environ.update(before)
 
 
+def require_files(selection: Selection) -> None:
+    """Raises NotFound where LightRAG would create an empty database in a folder that holds none."""
+    folder = selection.working_dir
+    if folder is not None and not any(Path(folder).glob("kv_store_*.json")):
+        raise NotFound(
+            f'the folder "{folder}" holds no LightRAG database (no kv_store_*.json)',
+            hint="hybridrag status shows what is where",
+        )
+
+
 def claim_process(selection: Selection) -> None:
-    """Refuse a second server in one process: LightRAG would silently talk to the first one."""
-    global _endpoint
-    place: Mapping[str, str] = {
-        k: v for k, v in selection.variables.items() if k != "POSTGRES_MAX_CONNECTIONS"
-    }
-    if not place:
-        return
-    mine = tuple(sorted(place.items()))
-    if _endpoint is not None and _endpoint != mine:
+    """Refuse a second store of a kind in one process: LightRAG would silently read the first one.
+
+    It keeps one Postgres pool, which fixes server and workspace, and one copy of each JSON store in memory,
+    by workspace and not by folder.
+    """
+    if selection.working_dir is not None:
+        kind = f'JSON, workspace "{selection.workspace}"'
+        place: Mapping[str, str] = {"folder": str(Path(selection.working_dir).resolve())}
+    else:
+        kind = "Postgres"
+        place = {k: v for k, v in selection.variables.items() if k != "POSTGRES_MAX_CONNECTIONS"}
+    first = _claimed.setdefault(kind, place)
+    if first != place:
+        apart = ", ".join(sorted(v for k, v in first.items() if place.get(k) != v)) or "other settings"
         raise PlanRefused(
-            "this process already uses LightRAG with another Postgres workspace or server, and LightRAG keeps one per process",
+            f"this process has opened another LightRAG database on {kind.partition(',')[0]} before ({apart}), "
+            "and LightRAG would go on reading that one",
             hint="open the second database in a process of its own",
         )
-    _endpoint = mine
 
 
 def build(selection: Selection, embedding: Embedding, **given: Any) -> Any:

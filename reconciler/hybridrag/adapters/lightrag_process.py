@@ -12,9 +12,11 @@ from typing import Any
 from hybridrag.errors import BackendUnavailable, SpecInvalid
 from hybridrag.model.ports import Embedding, Selection
 
-from .lightrag_instance import FOREIGN
+from .lightrag_instance import FOREIGN, require_files
 
 TIMEOUT_S = 180.0
+PATIENCE = {"POSTGRES_CONNECTION_RETRIES": "3", "POSTGRES_CONNECTION_RETRY_BACKOFF": "0.5"}
+"""A server that is down is an error after 2 s; LightRAG's own default is ten attempts in four minutes."""
 _MODULE = "hybridrag.adapters.lightrag_child"
 
 
@@ -23,11 +25,15 @@ def _environment() -> dict[str, str]:
 
 
 async def ask(task: str, selection: Selection, embedding: Embedding, **more: Any) -> dict[str, Any]:
-    """The child's answer to one task. Raises BackendUnavailable with LightRAG's own words, secrets removed."""
+    """The child's answer to one task. Raises BackendUnavailable with LightRAG's own words, secrets removed.
+
+    Raises NotFound instead of letting LightRAG begin a new database in a folder without one.
+    """
+    require_files(selection)
     secrets = {name: get() for name, get in selection.secrets.items()}
     message = {
         "task": task,
-        "variables": {**selection.variables, **secrets},
+        "variables": {**PATIENCE, **selection.variables, **secrets},
         "selection": {
             "kv": selection.kv,
             "vector": selection.vector,

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 
 from hybridrag.errors import HybridragError
+from hybridrag.journal import open_pauses
 from hybridrag.model.facts import Facts, Observation
 from hybridrag.model.wanted import Wanted
 
@@ -56,6 +57,8 @@ async def observe(world: World, items: Sequence[Wanted]) -> Seen:
     await asyncio.gather(*questions)
     for item in items:
         facts[f"registry/{item.database}"] = _registry_facts(world, pointer, item, current[item.database])
+    for name in set(open_pauses(world.journal_path)) & current.keys():
+        facts[f"journal/{name}"] = {"paused": True}
     return Seen(observation=Observation(facts=facts, details=details), problems=problems)
 
 

@@ -44,6 +44,18 @@ def who() -> str:
     return socket.gethostname()
 
 
+_STOPPED = (asyncio.CancelledError, KeyboardInterrupt)
+
+
+def _words(error: BaseException) -> tuple[str, str]:
+    """(code, message) for journal and events; the text of an error that is not ours may hold data."""
+    if isinstance(error, HybridragError):
+        return error.code, error.what
+    if isinstance(error, _STOPPED):
+        return "interrupted", "interrupted"
+    return "error", f"unexpected error ({type(error).__name__})"
+
+
 class Run:
     """One execution of one plan, under the lease."""
 
@@ -75,20 +87,17 @@ class Run:
                 for step in self._plan.steps:
                     lease.check()
                     await self._step(step, journal)
-            except (HybridragError, asyncio.CancelledError, KeyboardInterrupt) as raised:
+            except BaseException as raised:
                 error = raised
                 await self._close_brackets(journal)
-            except BaseException:
-                journal.end_run(run, "failed", "unexpected error")
-                raise
             finally:
                 self._report.seconds = time.monotonic() - started
                 self._report.serving = self._serving()
             outcome = (
-                "done" if error is None else "failed" if isinstance(error, HybridragError) else "interrupted"
+                "done" if error is None else "interrupted" if isinstance(error, _STOPPED) else "failed"
             )
             self._report.outcome = outcome
-            journal.end_run(run, outcome, getattr(error, "what", None))
+            journal.end_run(run, outcome, None if error is None else _words(error)[1])
             self._emit(
                 RunDone(
                     run=run,
@@ -97,7 +106,7 @@ class Run:
                     serving=self._report.serving,
                 )
             )
-        if isinstance(error, HybridragError):
+        if error is not None and not isinstance(error, _STOPPED):
             raise error
         if error is not None:
             serving = ", ".join(f'"{name}" by "{backend}"' for name, backend in self._report.serving.items())
@@ -126,9 +135,8 @@ class Run:
                     f'step "{step.id}" ran, but observing again does not show its result',
                     hint="hybridrag plan shows what is observed now",
                 )
-        except (HybridragError, asyncio.CancelledError) as error:
-            code = error.code if isinstance(error, HybridragError) else "interrupted"
-            message = error.what if isinstance(error, HybridragError) else "interrupted"
+        except BaseException as error:
+            code, message = _words(error)
             journal.end_step(self._report.run, step.id, "failed", message)
             self._emit(StepFailed(step=step.id, code=code, message=message))
             raise
@@ -144,8 +152,10 @@ class Run:
                 continue
             try:
                 await self._step(step, journal)
-            except HybridragError as error:
-                self._emit(Warned(step=step.id, message=f"the pause could not be closed: {error.what}"))
+            except Exception as error:  # it must not hide the first one
+                self._emit(
+                    Warned(step=step.id, message=f"the pause could not be closed: {_words(error)[1]}")
+                )
 
     def _context(self, step: Step, journal: Journal) -> Context:
         move = self._plan.moves.get(step.target)

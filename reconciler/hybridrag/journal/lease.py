@@ -21,12 +21,18 @@ TTL_S = 30.0
 BEAT_S = 5.0
 
 
+def _status(pid: int) -> tuple[str, str]:
+    """(state, start time) of a process; empty where the system does not say."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+        return fields[0], fields[19]
+    except (OSError, IndexError):
+        return "", ""
+
+
 def process_mark(pid: int) -> str:
     """Tells a process from a later one with the same pid; empty where the system does not say."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
+    return _status(pid)[1]
 
 
 def _alive(pid: int, mark: str) -> bool:
@@ -36,7 +42,9 @@ def _alive(pid: int, mark: str) -> bool:
         return False
     except PermissionError:
         pass
-    return not mark or process_mark(pid) in (mark, "")
+    state, now = _status(pid)
+    # A killed process whose parent never asks for it (pid 1 of many containers) stays a zombie.
+    return state not in ("Z", "X") and (not mark or now in (mark, ""))
 
 
 class Lease:

@@ -20,14 +20,22 @@ from hybridrag.model.data import Batch
 
 BUCKETS = 4096
 _MASK = (1 << 128) - 1
+_LEAST, _MOST = -(1 << 63), (1 << 64) - 1
+_HUGE = 1 << 1024
+"""No double reaches it."""
 
 
 def canonical(value: Any) -> Any:
     """`value` with numbers in one form: equal numbers look equal, whatever engine spelled them.
 
-    Engines disagree on 1 and 1.0 (JSONB keeps neither apart reliably), so integral floats become ints.
+    Engines disagree on 1 and 1.0 (JSONB keeps neither apart reliably), so integral floats become ints. An
+    integer that fits neither 64 bits nor a double exactly raises ValueError: parsers round it, each in its way.
     """
     kind = type(value)
+    if kind is int:
+        if not _LEAST <= value <= _MOST and (abs(value) >= _HUGE or int(float(value)) != value):
+            raise ValueError("an integer of more than 64 bits")
+        return value
     if kind is float:
         if not math.isfinite(value):
             raise ValueError("NaN or Infinity")

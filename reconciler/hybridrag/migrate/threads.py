@@ -11,8 +11,8 @@ from hybridrag.model.data import Batch
 _END = object()
 
 
-async def ahead(open_stream: Callable[[], Iterator[Batch]], *, depth: int = 2) -> AsyncIterator[Batch]:
-    """Yield the stream's batches; the next `depth` are read meanwhile. Its exception is raised here."""
+async def ahead(open_stream: Callable[[], Iterator[Batch]], *, depth: int = 1) -> AsyncIterator[Batch]:
+    """Yield the stream's batches; the next `depth` wait ready meanwhile. Its exception is raised here."""
     loop = asyncio.get_running_loop()
     slots: asyncio.Queue[object] = asyncio.Queue()
     room = threading.Semaphore(depth)

@@ -89,6 +89,10 @@ class Reader(Protocol):
         """Changes whenever the data may have changed; cheap. Raises NotFound."""
         ...
 
+    def unfinished(self) -> list[str]:
+        """Traces of a write that is going on, or was cut off; cheap."""
+        ...
+
 
 class Writer(Protocol):
     """Writes records once and only once into an empty store, and remembers how far it came."""

@@ -32,6 +32,7 @@ def make_plan(
         except HybridragError as error:
             errors.append(error)
             continue
+        made += _release(item, observation, made)
         if move is not None:
             moves[item.database] = move
         if not made:
@@ -101,6 +102,24 @@ def _in_place(item: Wanted, observation: Observation, server: Facts) -> list[Ste
             )
         )
     return steps
+
+
+def _release(item: Wanted, observation: Observation, steps: list[Step]) -> list[Step]:
+    """A run that was killed after its switch left the pause open; nobody else would ever close it."""
+    if not observation.of(f"journal/{item.database}").get("paused"):
+        return []
+    if any(step.verb == "resume" for step in steps):
+        return []
+    return [
+        Step(
+            id=f"resume.{item.database}",
+            verb="resume",
+            target=item.database,
+            summary="release the source",
+            reason="a pause is still held",
+            depends_on=(steps[-1].id,) if steps else (),
+        )
+    ]
 
 
 def _provision(item: Wanted, server: Facts) -> Step:

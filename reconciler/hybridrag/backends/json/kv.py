@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,9 @@ import ijson
 from hybridrag.errors import SourceUnreadable
 from hybridrag.model.data import Batch
 
-BATCH_BYTES = 8 << 20
+from .surrogates import SurrogateWatch
+
+BATCH_BYTES = 4 << 20
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -44,6 +47,40 @@ class Counted:
         return data
 
 
+class JsonText(Counted):
+    """JSON on its way to the parser, watched for what the parser would change in silence."""
+
+    def __init__(self, file: BinaryIO, path: Path, end: int | None = None) -> None:
+        super().__init__(file, end)
+        self._path = path
+        self._start = file.tell()
+        self._watch = SurrogateWatch()
+
+    def read(self, size: int = -1) -> bytes:
+        data = super().read(size)
+        if size != 0 and (at := self._watch.add(data)) is not None:
+            raise _lone_surrogate(self._path, self._start + at)
+        return data
+
+
+_RECORD = re.compile(rb'(?:\n  |"__id__": )("(?:[^"\\\n]|\\.)*")')
+
+
+def _lone_surrogate(path: Path, offset: int) -> SourceUnreadable:
+    with path.open("rb") as file:
+        file.seek(start := max(0, offset - BATCH_BYTES))
+        found = [match[1] for match in _RECORD.finditer(file.read(offset - start + 512))]
+    named = ""
+    if found:
+        key = json.loads(found[-1].decode("utf-8", "replace")).encode("utf-8", "backslashreplace").decode()
+        named = f' in record "{key}"'
+    return SourceUnreadable(
+        f'"{path.name}" holds a lone surrogate{named}: half of a character, which no database can store',
+        where=f"{path} at byte {offset:,}",
+        hint=f"repair or remove that record of {path.name}, then run hybridrag apply again",
+    )
+
+
 def read_kv(path: Path, namespace: str, *, skip: int, rows: int) -> Iterator[Batch]:
     """Batches of (id, record); `_id` is dropped, because it repeats the key."""
     if not path.is_file():
@@ -52,7 +89,7 @@ def read_kv(path: Path, namespace: str, *, skip: int, rows: int) -> Iterator[Bat
     with path.open("rb") as file:
         if file.read(3) != _BOM:
             file.seek(0)
-        counted = Counted(file)
+        counted = JsonText(file, path)
         batch = Batch(namespace=namespace, position=0)
         start = 0
         try:

@@ -27,6 +27,9 @@ class JsonReader:
     def fingerprint(self) -> str:
         return files.fingerprint(self._folder)
 
+    def unfinished(self) -> list[str]:
+        return files.unfinished_writes(self._folder)
+
     def read(self, namespace: str, *, skip: int = 0, rows: int = 1000) -> AsyncIterator[Batch]:
         return ahead(lambda: self._stream(namespace, skip, rows))
 

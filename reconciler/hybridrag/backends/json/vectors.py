@@ -22,9 +22,10 @@ from hybridrag.errors import SourceUnreadable
 from hybridrag.model.data import Batch, Vectors
 
 from .files import matrix_span, vector_dim
-from .kv import BATCH_BYTES, Counted, malformed
+from .kv import BATCH_BYTES, JsonText, malformed
 
 _OWN = frozenset({"__id__", "__created_at__", "__write_seq__", "vector"})
+_RESTORE = "the file is inconsistent; restore it, or let LightRAG rebuild it"
 COPIES_AGREE = 1e-3
 """Largest allowed 1 - cos between the two copies; float16 rounding alone stays far below it."""
 
@@ -61,7 +62,9 @@ class _Matrix:
                 block = pybase64.b64decode(text, validate=True)
             except binascii.Error as error:
                 raise SourceUnreadable(
-                    f'the matrix of "{self._path.name}" is not base64: {error}', where=str(self._path)
+                    f'the matrix of "{self._path.name}" is not base64: {error}',
+                    where=str(self._path),
+                    hint=_RESTORE,
                 ) from None
             parts.append(block)
             size += len(block)
@@ -70,7 +73,7 @@ class _Matrix:
             raise SourceUnreadable(
                 f'the matrix of "{self._path.name}" holds fewer rows than its data',
                 where=str(self._path),
-                hint="the file is inconsistent; restore it, or let LightRAG rebuild it",
+                hint=_RESTORE,
             )
         self._pending = data[wanted:]
         self.exhausted = self._left <= 0 and not self._pending
@@ -83,13 +86,15 @@ def read_vectors(path: Path, namespace: str, *, skip: int, rows: int) -> Iterato
         return
     dim = vector_dim(path)
     if dim is None:
-        raise SourceUnreadable(f'"{path.name}" does not say its embedding_dim', where=str(path))
+        raise SourceUnreadable(
+            f'"{path.name}" does not say its embedding_dim', where=str(path), hint=_RESTORE
+        )
     span = matrix_span(path)
     rows = max(1, min(rows, BATCH_BYTES // (dim * 4)))
     position = start = 0
     with path.open("rb") as file, _Matrix(path, span, dim) as matrix:
         # The parser is shown the file up to the matrix only, so that it never buffers that huge string.
-        counted = Counted(file, span[0] if span else None)
+        counted = JsonText(file, path, span[0] if span else None)
         items = ijson.items(counted, "data.item", use_float=True)
         while chunk := _take(items, rows, path, position, cut=span is not None):
             position += len(chunk)
@@ -109,7 +114,7 @@ def read_vectors(path: Path, namespace: str, *, skip: int, rows: int) -> Iterato
             raise SourceUnreadable(
                 f'the matrix of "{path.name}" holds more rows than its data ({position:,})',
                 where=str(path),
-                hint="the file is inconsistent; restore it, or let LightRAG rebuild it",
+                hint=_RESTORE,
             )
 
 
@@ -120,13 +125,15 @@ def _take(items: Iterator[Any], rows: int, path: Path, position: int, *, cut: bo
         for row in items:
             if type(row) is not dict:
                 raise SourceUnreadable(
-                    f'row {position + len(chunk)} of "{path.name}" is not an object', where=str(path)
+                    f'row {position + len(chunk)} of "{path.name}" is not an object',
+                    where=str(path),
+                    hint=_RESTORE,
                 )
             chunk.append(row)
             if len(chunk) >= rows:
                 break
     except ijson.IncompleteJSONError as error:
-        if not cut:
+        if not cut or "premature EOF" not in str(error):
             raise malformed(path, position + len(chunk), error) from None
     except (ijson.JSONError, UnicodeDecodeError) as error:
         raise malformed(path, position + len(chunk), error) from None
@@ -136,7 +143,7 @@ def _take(items: Iterator[Any], rows: int, path: Path, position: int, *, cut: bo
 def _row_key(row: dict[str, Any], path: Path) -> str:
     key = row.get("__id__")
     if not isinstance(key, str):
-        raise SourceUnreadable(f'a row of "{path.name}" has no "__id__"', where=str(path))
+        raise SourceUnreadable(f'a row of "{path.name}" has no "__id__"', where=str(path), hint=_RESTORE)
     return key
 
 
@@ -164,6 +171,7 @@ def _restore(rows: list[dict[str, Any]], matrix: Vectors, path: Path) -> Vectors
             raise SourceUnreadable(
                 f'the vector of "{row.get("__id__")}" in "{path.name}" cannot be decoded: {error}',
                 where=str(path),
+                hint=_RESTORE,
             ) from None
         known[index] = True
     norms = np.sqrt(np.einsum("ij,ij->i", originals, originals, dtype=np.float64))
@@ -176,7 +184,7 @@ def _restore(rows: list[dict[str, Any]], matrix: Vectors, path: Path) -> Vectors
         raise SourceUnreadable(
             f'"{path.name}" holds two different vectors for "{name}" (its data and its matrix disagree)',
             where=str(path),
-            hint="the file is inconsistent; restore it, or let LightRAG rebuild it",
+            hint=_RESTORE,
         )
     restored = np.where(
         usable[:, None],

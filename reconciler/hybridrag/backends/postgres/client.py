@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any
 
 import asyncpg
-import orjson
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from hybridrag.errors import BackendUnavailable
@@ -92,7 +93,9 @@ def explain(error: BaseException, endpoint: Endpoint) -> BackendUnavailable:
     if isinstance(error, asyncio.TimeoutError):
         reason = f"no answer within {CONNECT_TIMEOUT_S:.0f} s"
     elif isinstance(error, OSError):
-        reason = (error.strerror or str(error)).lower() if error.errno else "connection refused"
+        # asyncio's own text repeats the address; a look-up's error numbers are not the system's.
+        code = 0 if isinstance(error, socket.gaierror) else error.errno or errno.ECONNREFUSED
+        reason = (os.strerror(code) if code else error.strerror or str(error)).lower()
     else:
         reason = str(error) or type(error).__name__
     return BackendUnavailable(
@@ -144,25 +147,3 @@ async def connection(
                 await opened.close(timeout=2)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncio.TimeoutError) as error:
         raise explain(error, endpoint) from error
-
-
-async def read_codecs(opened: asyncpg.Connection) -> None:
-    """Let this connection give jsonb as parsed values and vectors as raw bytes."""
-
-    def no_encoder(value: Any) -> bytes:
-        raise TypeError("this connection only reads")
-
-    await opened.set_type_codec(
-        "jsonb",
-        schema="pg_catalog",
-        encoder=no_encoder,
-        decoder=lambda data: orjson.loads(data[1:]),
-        format="binary",
-    )
-    schema = await opened.fetchval(
-        "SELECT n.nspname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.typname = 'vector'"
-    )
-    if schema:
-        await opened.set_type_codec(
-            "vector", schema=schema, encoder=no_encoder, decoder=bytes, format="binary"
-        )

@@ -39,7 +39,9 @@ async def observe_server(endpoint: Endpoint) -> tuple[Facts, Facts]:
     """(facts, details) of a server; an unreachable one is a fact, not an error."""
     try:
         return await asyncio.wait_for(_observe_server(endpoint), OBSERVE_TIMEOUT_S)
-    except BackendUnavailable as error:
+    except (
+        HybridragError
+    ) as error:  # also a secret that cannot be resolved: one server must not hide the others
         return {"type": "postgres", "reachable": False, "problem": error.what, "hint": error.hint}, {}
     except asyncio.TimeoutError:
         problem = f'backend "{endpoint.name}" (postgres at {endpoint.address}) did not answer within {OBSERVE_TIMEOUT_S:.0f} s'

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
+
+import asyncpg
 
 from hybridrag.model.data import NAMESPACES, Batch
 from hybridrag.model.facts import Facts, digest_of
 from hybridrag.model.ports import Embedding, Examination, SchemaMaker, Selection
 
-from .client import Endpoint, connection, read_codecs
+from .client import Endpoint, connection
+from .copy_binary import Decoder, RowSplitter
 from .ledger import Ledger
 from .observe import observe_store
-from .rows import Decoder, Shape
+from .rows import Shape
 from .tables import table_name
 from .writer import PostgresWriterSession
 
+GROUP_BYTES = 4 << 20
+
 
 class PostgresReader:
-    """Reads a workspace back, one snapshot for each namespace, on read-only sessions."""
+    """Reads a workspace back, one statement's snapshot for each namespace, on read-only sessions."""
 
     def __init__(self, endpoint: Endpoint, workspace: str, embedding: Embedding) -> None:
         self._endpoint = endpoint
@@ -27,20 +33,59 @@ class PostgresReader:
     def fingerprint(self) -> str:
         return digest_of([self._endpoint.address, self._endpoint.database, self._workspace])
 
+    def unfinished(self) -> list[str]:
+        return []
+
     async def read(self, namespace: str, *, skip: int = 0, rows: int = 1000) -> AsyncIterator[Batch]:
+        """Streamed by COPY TO, so that memory is bounded by bytes whatever the size of a row."""
         decoder = Decoder(Shape(namespace))
         table = table_name(namespace, self._embedding)
         query = f"SELECT {', '.join(decoder.select)} FROM {table} WHERE workspace = $1"
         if skip:
-            query += f" ORDER BY {decoder.select[0]} OFFSET {int(skip)}"
-        position = skip
+            query += f' ORDER BY {decoder.select[0]} COLLATE "C" OFFSET {int(skip)}'
         async with connection(self._endpoint, purpose="read", read_only=True, patience_s=10) as opened:
-            await read_codecs(opened)
-            async with opened.transaction(isolation="repeatable_read", readonly=True):
-                cursor = await opened.cursor(query, self._workspace)
-                while found := await cursor.fetch(rows):
-                    position += len(found)
-                    yield decoder.decode(found, position)
+            ready: asyncio.Queue[tuple[list[list[bytes | None]], int] | None] = asyncio.Queue(maxsize=1)
+            copying = asyncio.create_task(_copy_out(opened, query, self._workspace, rows, ready))
+            position = skip
+            try:
+                while (found := await ready.get()) is not None:
+                    position += len(found[0])
+                    batch = decoder.decode(found[0], position)
+                    batch.size = found[1]
+                    yield batch
+                await copying
+            finally:
+                copying.cancel()
+                await asyncio.gather(copying, return_exceptions=True)
+
+
+async def _copy_out(
+    opened: asyncpg.Connection,
+    query: str,
+    workspace: str,
+    rows: int,
+    ready: asyncio.Queue[tuple[list[list[bytes | None]], int] | None],
+) -> None:
+    """Put groups of rows into the queue, each bounded by number and bytes; None at the end, whatever the end."""
+    splitter = RowSplitter()
+    group: list[list[bytes | None]] = []
+    size = 0
+
+    async def sink(data: bytes) -> None:
+        nonlocal group, size
+        for row, length in splitter.feed(data):
+            group.append(row)
+            size += length
+            if len(group) >= rows or size >= GROUP_BYTES:
+                await ready.put((group, size))
+                group, size = [], 0
+
+    try:
+        await opened.copy_from_query(query, workspace, output=sink, format="binary")
+        if group:
+            await ready.put((group, size))
+    finally:
+        await ready.put(None)
 
 
 class PostgresStore:

@@ -20,7 +20,9 @@ SEPARATOR = "<SEP>"
 GRAPH_NAMESPACE = "chunk_entity_relation"
 IDENTIFIER_BYTES = 63
 BTREE_BYTES = 2704
-"""Largest B-tree row of Postgres; the graph's text keys must stay below it."""
+"""Largest B-tree row of Postgres; the graph's text keys and indexed texts must stay below it."""
+BTREE_TEXT_BYTES = BTREE_BYTES - 200
+"""What is left for the text itself beside the workspace and the row's own bytes."""
 
 
 class Kind(enum.Enum):
@@ -38,7 +40,7 @@ class Kind(enum.Enum):
 class Column:
     """One column. `absent` is what LightRAG writes for a missing or null field; such a value reads back as missing.
 
-    `limit` is in characters (varchar), per element for arrays.
+    `limit` is in characters (varchar), per element for arrays. An `indexed` text must also fit into a B-tree row.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Column:
     kind: Kind = Kind.TEXT
     limit: int | None = None
     absent: Any = None
+    indexed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +122,12 @@ TABLES: Mapping[str, Table] = {
             Column("content_length", "content_length", Kind.INT),
             Column("chunks_count", "chunks_count", Kind.INT, absent=-1),
             Column("status", "status", limit=64),
-            Column("file_path", "file_path"),
+            Column("file_path", "file_path", indexed=True),
             Column("chunks_list", "chunks_list", Kind.JSON, absent=[]),
             Column("track_id", "track_id", limit=255),
             Column("metadata", "metadata", Kind.JSON, absent={}),
             Column("error_msg", "error_msg"),
-            Column("content_hash", "content_hash"),
+            Column("content_hash", "content_hash", indexed=True),
             Column("created_at", "created_at", Kind.ISO),
             Column("updated_at", "updated_at", Kind.ISO),
         ),

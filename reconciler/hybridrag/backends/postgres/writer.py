@@ -14,8 +14,9 @@ from hybridrag.model.data import NAMESPACES, Batch, Slot
 from hybridrag.model.ports import Embedding, Encoded, SchemaMaker, Selection
 
 from .client import Endpoint, connection, explain
+from .copy_binary import Encoder
 from .ledger import Ledger
-from .rows import Encoder, Shape
+from .rows import Shape
 from .tables import table_name
 
 LOCK_PATIENCE_S = 20.0
