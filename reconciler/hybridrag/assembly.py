@@ -27,9 +27,10 @@ def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
         if isinstance(entry, JsonSpec):
             backends[name] = JsonBackend(name)
         elif isinstance(entry, PostgresSpec):
-            home = state / "embedded" / name
             placed = entry.model_copy(update={"tls": _placed(entry.tls, spec)})
-            backends[name] = PostgresBackend(name, placed, home=home, secrets=secrets, schema=schema)
+            backends[name] = PostgresBackend(
+                name, placed, environment=environment.environment, state=state, secrets=secrets, schema=schema
+            )
     declared = next((backend for backend in backends.values() if backend.type == "json"), None)
     wanted = {
         name: Wanted(

@@ -1,6 +1,9 @@
-"""Provision: create and start the server that the spec declares."""
+"""Provision: create, start, change or repair the server that the spec declares."""
 
 from __future__ import annotations
+
+from hybridrag.errors import PlanRefused
+from hybridrag.model.plan import NEEDS_CONSENT
 
 from .base import Context
 
@@ -10,10 +13,16 @@ class Provision:
 
     async def check(self, context: Context, *, ran: bool) -> str | None:
         facts, details = await context.backend.observe()
-        if not facts.get("reachable"):
+        if not facts.get("reachable") or facts.get("change"):
             return None
         pid = details.get("pid")
         return f"running{f' (pid {pid})' if pid else ''}"
 
     async def do(self, context: Context) -> None:
+        for hazard in context.step.hazards:
+            if hazard.kind in NEEDS_CONSENT and hazard.kind not in context.allowed:
+                raise PlanRefused(
+                    f'backend "{context.backend.name}": {hazard.detail}',
+                    hint=f"if that is meant: hybridrag apply --allow {hazard.kind.value}",
+                )
         await context.backend.provision()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hybridrag.model.events import Event
     from hybridrag.model.plan import HazardKind
 
-HAZARDS = ["data_copy", "writer_pause", "shared_index", "field_loss"]
+HAZARDS = ["data_copy", "writer_pause", "shared_index", "field_loss", "restart", "other_data"]
 
 
 @click.command()

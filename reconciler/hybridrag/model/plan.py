@@ -14,9 +14,11 @@ class HazardKind(str, enum.Enum):
     WRITER_PAUSE = "writer_pause"
     SHARED_INDEX = "shared_index"
     FIELD_LOSS = "field_loss"
+    RESTART = "restart"
+    OTHER_DATA = "other_data"
 
 
-NEEDS_CONSENT = frozenset({HazardKind.FIELD_LOSS})
+NEEDS_CONSENT = frozenset({HazardKind.FIELD_LOSS, HazardKind.OTHER_DATA})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -171,7 +171,12 @@ class Backend(Protocol):
         ...
 
     async def observe(self) -> tuple[Facts, Facts]:
-        """(facts, details) of the server. Read-only, never raises for an unreachable one."""
+        """(facts, details) of the server. Read-only, never raises for an unreachable one.
+
+        `reachable`, and when not: `problem`, `hint`. A provisioned one also tells its `provision` driver and
+        `state`, and where it is not as declared: `change` (update, replace, refused), `differs`, `refusal`,
+        `way_out`, `restarts`, `leaves` (see `backends/postgres/driver.py`).
+        """
         ...
 
     async def provision(self) -> None:

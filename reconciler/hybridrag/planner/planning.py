@@ -86,7 +86,7 @@ def _database(
 
 
 def _in_place(item: Wanted, observation: Observation, server: Facts) -> list[Step]:
-    steps = [_provision(item, server)] if item.provisioned and not server.get("reachable") else []
+    steps = _provision(item, server)
     if not steps and not server.get("reachable") and item.backend_type != "json":
         hint = server.get("hint")
         raise BackendUnavailable(str(server.get("problem")), hint=str(hint) if hint else None)
@@ -122,17 +122,44 @@ def _release(item: Wanted, observation: Observation, steps: list[Step]) -> list[
     ]
 
 
-def _provision(item: Wanted, server: Facts) -> Step:
+def _provision(item: Wanted, server: Facts) -> list[Step]:
+    """Nothing when the server runs as declared; BackendUnavailable when it cannot be made so."""
+    change = server.get("change")
+    if not item.provisioned or (server.get("reachable") and not change):
+        return []
+    if change == "refused":
+        way_out = server.get("way_out")
+        raise BackendUnavailable(
+            f'backend "{item.backend}": {server.get("refusal")}', hint=str(way_out) if way_out else None
+        )
     state = str(server.get("state") or "absent")
-    does = "start" if state == "stopped" else "create and start" if state == "absent" else "repair and start"
-    return Step(
-        id=f"provision.{item.backend}",
-        verb="provision",
-        target=item.backend,
-        summary=f"{does} the embedded {item.backend_type} server",
-        reason=f'backend "{item.backend}" is {state}',
-        estimate_s=1.0,
-    )
+    does = {"stopped": "start", "absent": "create and start"}.get(state, "repair and start")
+    reason = f'backend "{item.backend}" is {state}'
+    if state == "running" and not server.get("reachable"):
+        reason = f"it runs, but: {server.get('problem')}"
+    if change:
+        does = {"update": "change", "replace": "replace"}[str(change)]
+    if server.get("differs"):
+        differs = str(server.get("differs"))
+        reason = differs if state == "running" else f"{reason}; {differs}"
+    hazards = []
+    if server.get("restarts"):
+        restart = "the server restarts, which closes open connections; its data is kept"
+        hazards.append(Hazard(kind=HazardKind.RESTART, detail=restart))
+    if server.get("leaves"):
+        hazards.append(Hazard(kind=HazardKind.OTHER_DATA, detail=str(server.get("leaves"))))
+    what = server.get("server") or f"{server.get('provision') or 'embedded'} {item.backend_type} server"
+    return [
+        Step(
+            id=f"provision.{item.backend}",
+            verb="provision",
+            target=item.backend,
+            summary=f"{does} the {what}{' (its volume stays)' if change == 'replace' else ''}",
+            reason=reason,
+            estimate_s=3.0 if server.get("provision") == "docker" else 1.0,
+            hazards=tuple(hazards),
+        )
+    ]
 
 
 def _source(item: Wanted, observation: Observation) -> Facts:
@@ -192,10 +219,9 @@ def _move(
         fingerprint=fingerprint,
         migration_id=identity,
     )
-    starting = item.provisioned and not server.get("reachable")
-    if problems and not starting:
+    steps = _provision(item, server)
+    if problems and not steps:
         raise problems[0]
-    steps = [_provision(item, server)] if starting else []
     if target.get("state") == "switched":
         return steps + _complete(item, target, fingerprint), move
     _refuse_foreign(item, target)

@@ -1,4 +1,4 @@
-"""The `postgres` backend: an external server, or an embedded one that this tool creates and starts."""
+"""The `postgres` backend: an external server, or one that this tool creates and starts (`drivers.py`)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from hybridrag.errors import BackendUnavailable, HybridragError
-from hybridrag.model.facts import Facts
+from hybridrag.model.facts import Facts, Value
 from hybridrag.model.ports import Embedding, SchemaMaker, Selection
 from hybridrag.model.secret import Secret, SecretResolver
 
 from .client import Endpoint
-from .embedded import EmbeddedServer
+from .driver import DECISIVE, LISTENING, ServerDriver
+from .drivers import driver_of
 from .observe import observe_server, problems
 from .spec import PostgresSpec
 from .store import PostgresStore
@@ -22,35 +23,40 @@ DEFAULT_PORT = 5432
 
 
 class PostgresBackend:
-    """See `model.ports.Backend`. `home` is the state folder of an embedded server."""
+    """See `model.ports.Backend`. `state` is the folder of the environment, which names what is provisioned."""
 
     type = "postgres"
 
     def __init__(
-        self, name: str, spec: PostgresSpec, *, home: Path, secrets: SecretResolver, schema: SchemaMaker
+        self,
+        name: str,
+        spec: PostgresSpec,
+        *,
+        environment: str,
+        state: Path,
+        secrets: SecretResolver,
+        schema: SchemaMaker,
     ) -> None:
         self.name = name
         self._spec = spec
         self._secrets = secrets
         self._schema = schema
-        self._home = home
+        self._environment = environment
+        self._state = state
 
     @property
     def provisioned(self) -> bool:
         return self._spec.provision is not None
 
     @functools.cached_property
-    def _embedded(self) -> EmbeddedServer | None:
+    def _server(self) -> ServerDriver | None:
         # Made on first use, because a declared password is resolved for it.
-        if self._spec.provision is None:
-            return None
-        spec = self._spec
-        return EmbeddedServer(
-            self._home,
-            user=spec.user,
-            database=spec.database,
-            port=spec.port,
-            password=self._declared_password(),
+        return driver_of(
+            self._spec,
+            state=self._state,
+            environment=self._environment,
+            backend=self.name,
+            password=self._declared_password() if self.provisioned else None,
         )
 
     def _declared_password(self) -> Secret | None:
@@ -59,19 +65,16 @@ class PostgresBackend:
         return self._secrets.resolve(self._spec.password, used_by=f"backends.{self.name}.password")
 
     def _password(self) -> Secret | None:
-        if self._embedded is not None and self._spec.password is None:
-            return self._embedded.password()
+        if self._server is not None and self._spec.password is None:
+            return self._server.password()
         return self._declared_password()
 
     def _endpoint(self) -> Endpoint:
-        port = self._spec.port or DEFAULT_PORT
-        if self._embedded is not None:
-            observed = self._embedded.observe().get("port")
-            port = observed if isinstance(observed, int) else port
+        port = self._server.port() if self._server is not None else None
         return Endpoint(
             name=self.name,
             host=self._spec.host,
-            port=port,
+            port=port or self._spec.declared_port or DEFAULT_PORT,
             user=self._spec.user,
             database=self._spec.database,
             password=self._password,
@@ -79,31 +82,37 @@ class PostgresBackend:
         )
 
     async def observe(self) -> tuple[Facts, Facts]:
-        if self._embedded is None:
+        if self._server is None or self._spec.provision is None:
             return await observe_server(self._endpoint())
-        server = await asyncio.to_thread(self._embedded.observe)
-        own = {"provision": "embedded", "state": server["state"], "port": server["port"]}
-        if server["state"] != "running":
-            problem = f'the embedded server of backend "{self.name}" is {server["state"]}'
-            hint = f"hybridrag apply starts it; by hand: hybridrag backend start {self.name}"
-            return {"type": "postgres", **own, "reachable": False, "problem": problem, "hint": hint}, {}
-        facts, details = await observe_server(self._endpoint())
-        return {**own, **facts}, {**details, "pid": server["pid"], "data_dir": server["data_dir"]}
+        told = dict(await asyncio.to_thread(self._server.observe))
+        state = str(told.pop("state"))
+        own: dict[str, Value] = {"provision": self._spec.provision.driver, "state": state}
+        own |= {name: told.pop(name) for name in DECISIVE if told.get(name) is not None}
+        if state in LISTENING:
+            facts, details = await observe_server(self._endpoint())
+            if facts["reachable"]:
+                own["state"] = "running"
+            return {**own, **facts}, {**told, **details}
+        problem = f'the {own["provision"]} server of backend "{self.name}" is {state}'
+        hint = f"hybridrag apply starts it; by hand: hybridrag backend start {self.name}"
+        if "refusal" in own:
+            problem, hint = str(own["refusal"]), str(own.get("way_out") or hint)
+        return {"type": "postgres", **own, "reachable": False, "problem": problem, "hint": hint}, told
 
     def problems(self, facts: Facts, embedding: Embedding) -> list[HybridragError]:
         return problems(self.name, facts, embedding)
 
     async def provision(self) -> None:
-        if self._embedded is not None:
-            await asyncio.to_thread(self._embedded.ensure)
+        if self._server is not None:
+            await asyncio.to_thread(self._server.ensure)
 
-    def _ours(self) -> EmbeddedServer:
-        if self._embedded is None:
+    def _ours(self) -> ServerDriver:
+        if self._server is None:
             raise BackendUnavailable(
                 f'backend "{self.name}" is an external server; hybridrag does not start or stop it',
                 hint=f"start or stop the server at {self._spec.host} with its own tools",
             )
-        return self._embedded
+        return self._server
 
     async def start(self) -> None:
         await asyncio.to_thread(self._ours().start)
@@ -151,7 +160,8 @@ class PostgresBackend:
         endpoint = self._endpoint()
         return {
             "postgres_host": endpoint.host,
-            "postgres_port": endpoint.port,
+            # Where the spec puts it: readers are told of a new port in the plan that changes it.
+            "postgres_port": self._spec.declared_port or endpoint.port,
             "postgres_user": endpoint.user,
             "postgres_database": endpoint.database,
             "postgres_workspace": workspace,

@@ -11,7 +11,6 @@ and the lock outlives us for as long as an initdb of ours does.
 
 from __future__ import annotations
 
-import secrets
 import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -25,10 +24,12 @@ from hybridrag.model.secret import Secret
 
 from .embedded_account import passable_folder
 from .embedded_cluster import Cluster, NotYet
-from .embedded_files import Postmaster, Record, locked, write_file
+from .embedded_files import Postmaster, Record
 from .embedded_place import Place, existing_place, find_data, free_port, is_free, new_place
+from .server_files import Password, locked
 
 _AGAIN = "hybridrag apply"
+_WHAT = "embedded Postgres"
 
 
 class EmbeddedServer:
@@ -55,10 +56,9 @@ class EmbeddedServer:
         self._user = user
         self._database = database
         self._port = port
-        self._password = password
         self._wait_s = wait_s
         self._record_file = self.home / "server.json"
-        self._password_file = self.home / "password"
+        self._password = Password(file=self.home / "password", given=password, what=_WHAT)
         self._lock_file = self.home / "lock"
 
     # Looking
@@ -90,17 +90,13 @@ class EmbeddedServer:
         except OSError as error:
             return _facts("broken", record, pid=pid, detail=f'"{error.filename}": {error.strerror}')
 
+    def port(self) -> int | None:
+        port = self.observe()["port"]
+        return port if isinstance(port, int) else None
+
     def password(self) -> Secret:
         """The given password, or the one that was made and is kept in `home`."""
-        if self._password is not None:
-            return self._password
-        try:
-            return Secret(self._password_file.read_text(encoding="utf-8").rstrip("\n"))
-        except OSError as error:
-            raise BackendUnavailable(
-                f'the password of the embedded Postgres cannot be read: "{error.filename}": {error.strerror}',
-                hint=f"{_AGAIN} (creates the server, or gives it a new password)",
-            ) from None
+        return self._password.read()
 
     # Doing
 
@@ -110,7 +106,7 @@ class EmbeddedServer:
             self.home.parent.mkdir(parents=True, exist_ok=True)
             passable_folder(self.home)
             with self._locked() as holding:
-                password = self._keep_password()
+                password = self._password.keep()
                 cluster = self._existing(holding) or self._created(holding, password)
                 for attempt in self._patiently():
                     with attempt:
@@ -165,7 +161,7 @@ class EmbeddedServer:
             ) from None
 
     def _locked(self) -> AbstractContextManager[int]:
-        return locked(self._lock_file, wait_s=self._wait_s)
+        return locked(self._lock_file, wait_s=self._wait_s, what=_WHAT)
 
     def _patiently(self) -> Retrying:
         return Retrying(
@@ -174,21 +170,6 @@ class EmbeddedServer:
             stop=stop_after_delay(self._wait_s),
             reraise=True,
         )
-
-    def _keep_password(self) -> Secret:
-        """On the disk before anything is created with it, so that no kill can lose it."""
-        if self._password is None:
-            if not self._password_file.exists() or not self._password_file.stat().st_size:
-                write_file(self._password_file, secrets.token_urlsafe(32) + "\n")
-            elif self._password_file.stat().st_mode & 0o077:
-                self._password_file.chmod(0o600)
-        password = self.password()
-        if not password.reveal() or set(password.reveal()) & set("\n\r\0"):
-            raise BackendUnavailable(
-                "the password of the embedded Postgres is empty or has more than one line",
-                hint='correct what "password" of this backend refers to, or leave it out of the spec',
-            )
-        return password
 
     def _existing(self, holding: int) -> Cluster | None:
         data = find_data(self.home, Record.read(self._record_file))

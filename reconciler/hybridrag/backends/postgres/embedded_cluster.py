@@ -19,8 +19,9 @@ from hybridrag.errors import BackendUnavailable
 from hybridrag.model.secret import Secret
 
 from .embedded_account import run
-from .embedded_files import Postmaster, forget_stranger, sync_folder, write_file
+from .embedded_files import Postmaster, forget_stranger
 from .embedded_place import HOST, Place
+from .server_files import sync_folder, write_file
 
 _SETTINGS = """\
 # Rewritten by hybridrag at every start. Your own settings go below the include line of postgresql.conf.
@@ -89,11 +90,11 @@ class Cluster:
         if self.place.account is not None:
             self.place.account.give(draft)
         try:
-            write_file(password_file, password.reveal() + "\n", owner=self.place.account)
+            write_file(password_file, password.reveal() + "\n", owner=self.place.owner)
             self._initdb(draft, user=user, password_file=password_file)
             main = draft / "postgresql.conf"
             text = main.read_text(encoding="utf-8")
-            write_file(main, f"{text}\ninclude = '{_SETTINGS_FILE}'\n", owner=self.place.account)
+            write_file(main, f"{text}\ninclude = '{_SETTINGS_FILE}'\n", owner=self.place.owner)
             password_file.unlink()
             draft.rename(self.place.data)
         except BaseException:
@@ -136,7 +137,7 @@ class Cluster:
             name=f"hybridrag-{re.sub(r'[^A-Za-z0-9._-]', '_', name)[:40]}",
             shared_memory=_shared_memory(),
         )
-        write_file(self.place.data / _SETTINGS_FILE, settings, owner=self.place.account)
+        write_file(self.place.data / _SETTINGS_FILE, settings, owner=self.place.owner)
         if (postmaster := self.postmaster()) is not None:
             forget_stranger(self.place.data, postmaster)
         if self.log.exists() and self.log.stat().st_size > _LOG_LIMIT:

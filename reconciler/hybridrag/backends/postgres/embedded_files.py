@@ -1,7 +1,7 @@
-"""The small files of an embedded Postgres: what we wrote down, the lock, and what the server wrote down.
+"""The small files of an embedded Postgres: what we wrote down, and what the server wrote down.
 
-Called by `embedded.py`. Reading never changes anything; writing is all or nothing, so that a kill at any
-moment leaves either the old file or the new one.
+Called by `embedded.py`; `Record` also by `docker_server.py`. Reading never changes anything; writing is all or
+nothing, so that a kill at any moment leaves either the old file or the new one.
 """
 
 from __future__ import annotations
@@ -9,76 +9,12 @@ from __future__ import annotations
 import json
 import os
 import socket
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hybridrag.errors import BackendUnavailable
-
-from .embedded_account import Account
+from .server_files import write_file
 
 _PROC = Path("/proc")
-
-
-def write_file(path: Path, text: str, *, owner: Account | None = None) -> None:
-    """Replaces `path` by a file of mode 0600 that is on the disk before the name points to it.
-
-    It belongs to `owner`, else to the owner of the folder: root may help in somebody's project without
-    locking them out. The draft is made with O_EXCL, so that nobody leads root's pen through a link.
-    """
-    folder = path.parent.stat()
-    uid, gid = (owner.uid, owner.gid) if owner is not None else (folder.st_uid, folder.st_gid)
-    draft = path.with_name(f"{path.name}.new")
-    draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            if os.geteuid() == 0:
-                os.fchown(descriptor, uid, gid)
-            file.write(text)
-            file.flush()
-            os.fsync(descriptor)
-    except OSError:
-        draft.unlink()
-        raise
-    draft.rename(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes a rename inside `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def locked(path: Path, *, wait_s: float) -> Iterator[int]:
-    """Holds the file lock `path`, and gives its descriptor; the kernel frees it when we die."""
-    import fcntl  # not on Windows, where there is no embedded server
-
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        deadline = time.monotonic() + wait_s
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise BackendUnavailable(
-                        f"another process has been working on this embedded Postgres for {wait_s:g} s",
-                        where=str(path.parent),
-                        hint="wait for it to finish, then run the command again",
-                    ) from None
-                time.sleep(0.05)
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,11 @@ class Place:
     account: Account | None
     binaries: Binaries
 
+    @property
+    def owner(self) -> tuple[int, int] | None:
+        """(uid, gid) of the files in `data`; None means ours."""
+        return (self.account.uid, self.account.gid) if self.account is not None else None
+
 
 def find_data(home: Path, record: Record) -> Path | None:
     """The data directory; None when there never was one, BackendUnavailable when a known one is gone.

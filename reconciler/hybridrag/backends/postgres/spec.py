@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,67 @@ class EmbeddedProvision(Strict):
     """A Postgres of our own on this machine, from the binaries that PyPI carries."""
 
     driver: Literal["embedded"]
+
+
+DockerName = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]+$",
+        max_length=200,
+        json_schema_extra={
+            "patternErrorMessage": 'may hold letters, digits, "_", "." and "-", and starts with a letter or digit'
+        },
+    ),
+]
+Size = Annotated[
+    str,
+    Field(
+        pattern=r"^[1-9][0-9]*[kmgKMG]$",
+        json_schema_extra={
+            "patternErrorMessage": 'must be a size in Docker\'s words, such as "512m" or "4g"'
+        },
+    ),
+]
+
+
+def size_bytes(size: str) -> int:
+    """Bytes of "512m", "4g": powers of 1,024, as Docker counts."""
+    return int(size[:-1]) << {"k": 10, "m": 20, "g": 30}[size[-1].lower()]
+
+
+class DockerProvision(Strict):
+    """A Postgres in a container on this machine, with its data in a named volume."""
+
+    driver: Literal["docker"]
+    image: str = Field(
+        default="pgvector/pgvector:pg16",
+        min_length=1,
+        pattern=r"^[^\s]+$",
+        description="An image with the official Postgres image's contract, and pgvector in it.",
+    )
+    container: DockerName | None = Field(
+        default=None, description="Name of the container; default: hybridrag-<environment>-<backend>."
+    )
+    volume: DockerName | None = Field(
+        default=None,
+        description="Named volume that holds the data; default: the container's name with -data.",
+    )
+    port: int | None = Field(
+        default=None, ge=1, le=65535, description="Port on 127.0.0.1; the same as the backend's `port`."
+    )
+    memory: Size | None = Field(
+        default="4g",
+        description="Most memory the container may use; null: no limit. Changed without a restart.",
+    )
+    shm_size: Size = Field(
+        default="1g", description="Shared memory (/dev/shm); parallel index builds need about 1 GB."
+    )
+
+    @model_validator(mode="after")
+    def _enough(self) -> DockerProvision:
+        if self.memory is not None and size_bytes(self.memory) < 512 << 20:
+            raise ValueError("memory must be at least 512m")
+        return self
 
 
 class TlsSpec(Strict):
@@ -50,13 +111,13 @@ class PostgresSpec(Strict):
     """A Postgres server with pgvector. Without `provision` it is external: never created, never destroyed."""
 
     type: Literal["postgres"]
-    provision: EmbeddedProvision | None = None
+    provision: Annotated[EmbeddedProvision | DockerProvision, Field(discriminator="driver")] | None = None
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int | None = Field(
         default=None,
         ge=1,
         le=65535,
-        description="Default 5432; an embedded server picks a free one and keeps it.",
+        description="Default 5432; a provisioned server picks a free one and keeps it.",
     )
     user: str = Field(default="hybridrag", min_length=1, max_length=63)
     database: str = Field(default="hybridrag", min_length=1, max_length=63)
@@ -66,7 +127,18 @@ class PostgresSpec(Strict):
     vector_index: VectorIndexSpec = VectorIndexSpec()
 
     @model_validator(mode="after")
-    def _embedded_is_local(self) -> PostgresSpec:
+    def _provisioned_is_local(self) -> PostgresSpec:
         if self.provision is not None and self.host not in ("127.0.0.1", "localhost"):
-            raise ValueError('an embedded server listens on 127.0.0.1 only; remove "host"')
+            raise ValueError('a provisioned server listens on 127.0.0.1 only; remove "host"')
+        if self.port is not None and self._inner_port not in (None, self.port):
+            raise ValueError(f"port is {self.port} here and {self._inner_port} in provision; give one")
         return self
+
+    @property
+    def declared_port(self) -> int | None:
+        """The port that the spec names, here or in `provision`."""
+        return self.port if self.port is not None else self._inner_port
+
+    @property
+    def _inner_port(self) -> int | None:
+        return self.provision.port if isinstance(self.provision, DockerProvision) else None

@@ -1,0 +1,178 @@
+"""The Docker engine: the client, and its many ways to fail in words. No other module speaks with Docker's SDK.
+
+Called by `docker_server.py`. It knows nothing of what a container is for.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import PurePosixPath
+from typing import Any
+
+from hybridrag.errors import BackendUnavailable
+
+_PATIENCE_S = 90
+_LOCAL = ("unix://", "npipe://", "http+unix://", "tcp://127.0.0.1", "tcp://localhost", "tcp://[::1]")
+_INSTEAD = "or use provision: {driver: embedded}, which needs no Docker"
+_NO_NETWORK = (
+    "no such host",
+    "dial tcp",
+    "lookup ",
+    "timeout",
+    "temporary failure",
+    "unreachable",
+    "tls handshake",
+)
+
+
+@contextmanager
+def engine() -> Iterator[Any]:
+    """A client (`docker.APIClient`), closed at the end. Raises BackendUnavailable for all that Docker refuses."""
+    import docker  # slow to import, and needed by few commands
+    import requests
+    from docker.errors import APIError, DockerException
+
+    host = os.environ.get("DOCKER_HOST", "")
+    if host and not host.startswith(_LOCAL):
+        raise BackendUnavailable(
+            f'DOCKER_HOST is "{host}", another machine; a container there cannot be reached on 127.0.0.1',
+            hint="unset DOCKER_HOST, or provision there and declare the server without `provision`",
+        )
+    try:
+        client = docker.from_env(timeout=_PATIENCE_S)
+    except DockerException as error:
+        raise _no_engine(error, host) from error
+    try:
+        yield client.api
+    except APIError as error:
+        raise BackendUnavailable(
+            f"Docker refuses: {explanation(error)}", hint="correct what it says, then: hybridrag apply"
+        ) from error
+    except requests.exceptions.RequestException as error:
+        raise _no_engine(error, host) from error
+    finally:
+        client.close()
+
+
+def explanation(error: Any) -> str:
+    """What the engine said of a refused request, in one line."""
+    return " ".join(str(error.explanation or error).split())
+
+
+def _no_engine(error: BaseException, host: str) -> BackendUnavailable:
+    """Not installed, not running, not permitted, not answering: four things to do about it."""
+    where = host or "its usual socket"
+    cause = _system_error(error)
+    if isinstance(cause, PermissionError):
+        return BackendUnavailable(
+            f"this user may not use Docker: no permission on {where}",
+            hint='sudo usermod -aG docker "$USER" and log in again (or run the command with sudo), then: hybridrag plan',
+        )
+    if isinstance(cause, (FileNotFoundError, ConnectionRefusedError)):
+        if shutil.which("docker") is None and shutil.which("dockerd") is None:
+            return BackendUnavailable(
+                "Docker is not installed on this machine",
+                hint=f"install it (Debian: apt-get install docker.io; others: https://docs.docker.com/get-docker), {_INSTEAD}",
+            )
+        return BackendUnavailable(
+            f"Docker is installed, but its engine does not run (nothing answers at {where})",
+            hint=f"start it (systemctl start docker; or Docker Desktop), then: hybridrag plan; {_INSTEAD}",
+        )
+    return BackendUnavailable(
+        f"the Docker engine at {where} does not answer: {' '.join(str(cause or error).split())}",
+        hint="docker info shows the same; when it works: hybridrag plan",
+    )
+
+
+def _system_error(error: BaseException) -> OSError | None:
+    """The system's own error inside an HTTP client's."""
+    pending: list[object] = [error]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, OSError) and one.errno and type(one).__module__ == "builtins":
+            return one
+        if isinstance(one, BaseException):
+            pending += [*one.args, one.__cause__]
+    return None
+
+
+def pull(client: Any, image: str) -> None:
+    """Gets an image that is not on this machine."""
+    from docker.errors import APIError, NotFound
+    from docker.utils import parse_repository_tag
+
+    repository, tag = parse_repository_tag(image)
+    try:
+        said = [
+            line.get("error")
+            for line in client.pull(repository, tag=tag or "latest", stream=True, decode=True)
+        ]
+        why = next((text for text in said if text), None)
+    except NotFound as error:
+        why = explanation(error)
+    except APIError as error:
+        why = explanation(error)
+    if why is None:
+        return
+    if any(words in why.lower() for words in _NO_NETWORK):
+        raise BackendUnavailable(
+            f'the image "{image}" is not on this machine, and its registry cannot be reached: {why}',
+            hint=f"connect to the network, or bring it here (docker save … | docker load); then: hybridrag apply; {_INSTEAD}",
+        )
+    raise BackendUnavailable(
+        f'the image "{image}" is not on this machine and cannot be pulled: {why}',
+        hint="correct provision.image in the spec (or docker login to its registry), then: hybridrag apply",
+    )
+
+
+def read_file(client: Any, container: str, path: str) -> str | None:
+    """A small file out of a container, running or not; None when there is none."""
+    from docker.errors import APIError
+
+    try:
+        stream, _ = client.get_archive(container, path)
+        packed = b"".join(stream)
+    except APIError:
+        return None
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        for member in archive:
+            if (file := archive.extractfile(member)) is not None:
+                return file.read().decode("utf-8", "replace")
+    return None
+
+
+def put_private(client: Any, container: str, path: PurePosixPath, text: str) -> None:
+    """A file that only root inside the container may read, in a folder that only root may enter.
+
+    It goes into the container's own layer: there it lasts as long as the container, and is in nobody's
+    environment, argument list or "inspect".
+    """
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        folder = tarfile.TarInfo(path.parent.name)
+        folder.type, folder.mode = tarfile.DIRTYPE, 0o700
+        archive.addfile(folder)
+        file = tarfile.TarInfo(f"{path.parent.name}/{path.name}")
+        data = text.encode()
+        file.size, file.mode = len(data), 0o400
+        archive.addfile(file, io.BytesIO(data))
+    client.put_archive(container, str(path.parent.parent), packed.getvalue())
+
+
+def run_inside(client: Any, container: str, command: list[str]) -> tuple[int, str]:
+    """(exit code, output) of a program run in a running container as root."""
+    made = client.exec_create(container, command, user="0")
+    output = client.exec_start(made["Id"])
+    code = client.exec_inspect(made["Id"])["ExitCode"]
+    return int(code), output.decode("utf-8", "replace")
+
+
+def last_words(client: Any, container: str, lines: int = 8) -> str:
+    """The end of a container's log, set off from our own words."""
+    said = client.logs(container, tail=lines).decode("utf-8", "replace")
+    return "\n".join(f"    {line}" for line in said.strip().splitlines())
