@@ -135,7 +135,7 @@ databases:
     assert problems(tmp_path, text) == [
         ("4:30", '"port" must be a whole number, not text'),
         ("4:39", '"user" needs the variable "NOBODY", which is not set'),
-        ("5:3", '"local": an embedded server listens on 127.0.0.1 only; remove "host"'),
+        ("5:3", '"local": a provisioned server listens on 127.0.0.1 only; remove "host"'),
         ("10:29", 'backend "gp" is not declared (did you mean "pg"?)'),
         ("10:50", '"dim" must be at least 1'),
         ("10:54", 'unknown key "worksapce" (did you mean "workspace"?)'),

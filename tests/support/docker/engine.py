@@ -6,6 +6,8 @@ the images, prints the DOCKER_HOST to use, and stops the engine at Ctrl-C.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib.util
 import os
 import shutil
@@ -93,9 +95,32 @@ def engine() -> Engine:
         return present
     if shutil.which("dockerd") is None or os.geteuid() != 0:
         raise Unavailable("no Docker engine answers, and only root with dockerd could start one")
-    ours = Engine(f"unix://{ROOT / 'docker.sock'}", own=True)
+    ROOT.mkdir(parents=True, exist_ok=True)
+    host = f"unix://{ROOT / 'docker.sock'}"
+    lock = os.open(ROOT / "lock", os.O_RDWR | os.O_CREAT, 0o600)  # held until this process ends
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        shared = Engine(host, own=False)
+        if shared.answers():
+            return shared
+        raise Unavailable(f"another test run is starting or stopping its engine in {ROOT}") from None
+    _end_leftover()
+    ours = Engine(host, own=True)
     ours.start()
     return ours
+
+
+def _end_leftover() -> None:
+    """The engine of a test run that was killed."""
+    with contextlib.suppress(OSError, ValueError):
+        pid = int((ROOT / "docker.pid").read_text())
+        if b"dockerd" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGTERM)
+            for _ in range(200):
+                os.kill(pid, 0)
+                time.sleep(0.1)
 
 
 def image(engine: Engine, major: int) -> str:

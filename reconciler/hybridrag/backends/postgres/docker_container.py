@@ -17,6 +17,7 @@ from .docker_engine import explanation, put_private
 from .docker_facts import ADDRESS, DATA, RESTART, Actual, Wanted, port_taken
 
 STOP_S = 60
+_SICK_S = 10
 _SECRET = PurePosixPath("/var/lib/hybridrag/postgres-password")
 _SECOND = 1_000_000_000
 
@@ -117,7 +118,7 @@ def start(client: Any, wanted: Wanted, actual: Actual) -> None:
         if actual.status == "paused":
             client.unpause(actual.id)
         elif actual.state in ("unhealthy", "restarting"):
-            client.restart(actual.id, timeout=STOP_S)
+            client.restart(actual.id, timeout=_SICK_S)
         elif actual.status != "running":
             client.start(actual.id)
     except APIError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import socket
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,19 +34,18 @@ _NO_NETWORK = (
 @contextmanager
 def engine() -> Iterator[Any]:
     """A client (`docker.APIClient`), closed at the end. Raises BackendUnavailable for all that Docker refuses."""
-    import docker  # slow to import, and needed by few commands
     import requests
     from docker.errors import APIError, DockerException
 
-    host = os.environ.get("DOCKER_HOST", "")
-    if host and not host.startswith(_LOCAL):
+    host = _host()
+    if not host.startswith(_LOCAL):
         raise BackendUnavailable(
-            f'DOCKER_HOST is "{host}", another machine; a container there cannot be reached on 127.0.0.1',
+            f'Docker is set to "{host}", another machine; a container there cannot be reached on 127.0.0.1',
             hint="unset DOCKER_HOST, or provision there and declare the server without `provision`",
         )
     try:
-        client = docker.from_env(timeout=_PATIENCE_S)
-    except DockerException as error:
+        client = _client(host)
+    except (DockerException, OSError) as error:
         raise _no_engine(error, host) from error
     try:
         yield client.api
@@ -59,6 +59,31 @@ def engine() -> Iterator[Any]:
         client.close()
 
 
+def _host() -> str:
+    """Where Docker's own command would look: DOCKER_HOST, else the current context."""
+    from docker.context import ContextAPI
+    from docker.errors import DockerException
+
+    if host := os.environ.get("DOCKER_HOST"):
+        return host
+    try:
+        context = ContextAPI.get_context(os.environ.get("DOCKER_CONTEXT"))
+    except (DockerException, OSError, ValueError):
+        context = None
+    return (context.Host if context is not None else None) or "unix:///var/run/docker.sock"
+
+
+def _client(host: str) -> Any:
+    import docker  # slow to import, and needed by few commands
+
+    if not host.startswith("unix://"):
+        return docker.from_env(timeout=_PATIENCE_S)
+    # Asked first by ourselves: the SDK wraps the system's error three times and forgets to close its socket.
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.connect(host.removeprefix("unix://"))
+    return docker.DockerClient(base_url=host, timeout=_PATIENCE_S)
+
+
 def explanation(error: Any) -> str:
     """What the engine said of a refused request, in one line."""
     return " ".join(str(error.explanation or error).split())
@@ -66,7 +91,7 @@ def explanation(error: Any) -> str:
 
 def _no_engine(error: BaseException, host: str) -> BackendUnavailable:
     """Not installed, not running, not permitted, not answering: four things to do about it."""
-    where = host or "its usual socket"
+    where = host.removeprefix("unix://")
     cause = _system_error(error)
     if isinstance(cause, PermissionError):
         return BackendUnavailable(

@@ -161,7 +161,9 @@ class DockerServer:
     # How
 
     def _remembered(self) -> int | None:
-        return Record.read(self._record_file).port
+        with suppress(OSError):
+            return Record.read(self._record_file).port
+        return None
 
     @contextmanager
     def _at_work(self) -> Iterator[Any]:
