@@ -16,6 +16,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from tests.support.docker.fixtures import case, docker_engine  # noqa: F401  # fixtures
+
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "01-json-to-postgres"
 OLD_DATABASE = ROOT / "tests" / "data" / "lightrag-1.4.9.8"

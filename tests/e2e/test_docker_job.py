@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import DIM, EXAMPLE, Project, digests
-from tests.integration.conftest import case, docker_engine  # noqa: F401  # fixtures
-from tests.integration.docker_case import Case
+from tests.support.docker.case import Case
 
 CANARY = "p@4711:/?#% 'x' y"
 SPEC = """\
@@ -31,7 +30,7 @@ databases:
 
 
 @pytest.fixture
-def docker_project(case: Case) -> Project:  # noqa: F811
+def docker_project(case: Case) -> Project:
     folder = case.folder
     folder.mkdir()
     shutil.copytree(EXAMPLE / "archive", folder / "notes")
@@ -41,7 +40,7 @@ def docker_project(case: Case) -> Project:  # noqa: F811
     return Project(folder, folder / "notes", None)
 
 
-def test_from_json_files_to_postgres_in_docker(case: Case, docker_project: Project) -> None:  # noqa: F811
+def test_from_json_files_to_postgres_in_docker(case: Case, docker_project: Project) -> None:
     """Planning makes nothing; applying makes all; twice is once; a change is planned and made; no secret shows."""
     project = docker_project
     before = digests(project.folder)
@@ -85,7 +84,7 @@ def test_from_json_files_to_postgres_in_docker(case: Case, docker_project: Proje
         assert path.is_dir() or b"4711" not in path.read_bytes()
 
 
-def test_another_volume_needs_consent(case: Case, docker_project: Project) -> None:  # noqa: F811
+def test_another_volume_needs_consent(case: Case, docker_project: Project) -> None:
     """Data that would no longer be served is not left behind by a slip of the pen."""
     project = docker_project
     project.ok("apply", "--auto-approve")
@@ -100,7 +99,7 @@ def test_another_volume_needs_consent(case: Case, docker_project: Project) -> No
     assert "No changes" in project.ok("plan")
 
 
-def test_without_an_engine(case: Case, docker_project: Project, tmp_path: Path) -> None:  # noqa: F811
+def test_without_an_engine(case: Case, docker_project: Project, tmp_path: Path) -> None:
     """Exit 4, in words, from plan already."""
     done = docker_project.run("plan", DOCKER_HOST=f"unix://{tmp_path}/none.sock")
     assert done.returncode == 4

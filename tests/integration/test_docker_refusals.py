@@ -18,7 +18,7 @@ from hybridrag.backends.postgres.docker_server import DockerServer
 from hybridrag.backends.postgres.embedded_place import free_port
 from hybridrag.backends.postgres.spec import DockerProvision
 from hybridrag.errors import BackendUnavailable
-from tests.integration.docker_case import Case, ask
+from tests.support.docker.case import Case, ask
 from tests.support.docker.engine import BASE
 
 

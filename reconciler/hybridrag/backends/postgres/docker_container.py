@@ -14,7 +14,7 @@ from hybridrag.errors import BackendUnavailable
 from hybridrag.model.secret import Secret
 
 from .docker_engine import explanation, put_private
-from .docker_facts import ADDRESS, DATA, RESTART, Actual, Wanted, port_taken
+from .docker_facts import ADDRESS, DATA, RESTART, SUPERUSER, Actual, Wanted, port_taken
 
 STOP_S = 60
 _SICK_S = 10
@@ -56,7 +56,8 @@ def create(client: Any, name: str, wanted: Wanted, form: Form, password: Secret)
     """Makes the container and its volume, with the password in it; nothing is started."""
     from docker.errors import APIError
 
-    client.create_volume(wanted.volume, labels=wanted.labels)  # an existing one stays as it is
+    # An existing one stays as it is.
+    client.create_volume(wanted.volume, labels={**wanted.owner, SUPERUSER: form.user})
     try:
         client.create_container(
             wanted.image,

@@ -21,6 +21,8 @@ SHM_DEFAULT = 64 << 20
 
 LABEL = "io.github.hybridrag"
 ENVIRONMENT, BACKEND, DIGEST = f"{LABEL}.environment", f"{LABEL}.backend", f"{LABEL}.spec-digest"
+SUPERUSER = f"{LABEL}.superuser"
+"""On a volume: the user that its data was made with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +49,12 @@ class Wanted:
         return digest_of([self.image, self.volume, self.shm_size, self.settings])[:16]
 
     @property
+    def owner(self) -> dict[str, str]:
+        return {ENVIRONMENT: self.environment, BACKEND: self.backend}
+
+    @property
     def labels(self) -> dict[str, str]:
-        return {ENVIRONMENT: self.environment, BACKEND: self.backend, DIGEST: self.digest}
+        return {**self.owner, DIGEST: self.digest}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

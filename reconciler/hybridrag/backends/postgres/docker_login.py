@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -106,8 +106,8 @@ async def _create_database(login: Login) -> None:
             return
 
 
-def admit(client: Any, container: str, login: Login, superuser: str) -> None:
-    """Makes the user a superuser with this password, from inside the container.
+def admit(client: Any, container: str, login: Login, superusers: Sequence[str]) -> None:
+    """Makes the user a superuser with this password, from inside the container, as the first of `superusers` there is.
 
     For a container of ours only: the spec names a new user or password, or the password file was lost.
     """
@@ -120,30 +120,18 @@ def admit(client: Any, container: str, login: Login, superuser: str) -> None:
         "SET password_encryption = 'scram-sha-256';\n"
         f"ALTER ROLE {name} SUPERUSER LOGIN PASSWORD {secret};\n"
     )
+    psql = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-f", str(_SCRIPT), "-U"]
     put_private(client, container, _SCRIPT, script)
     try:
-        psql = [
-            "psql",
-            "-X",
-            "-q",
-            "-v",
-            "ON_ERROR_STOP=1",
-            "-U",
-            superuser,
-            "-d",
-            "postgres",
-            "-f",
-            str(_SCRIPT),
-        ]
-        code, said = run_inside(client, container, psql)
+        # What it prints may quote the script, so it is not shown.
+        if not any(run_inside(client, container, [*psql, superuser])[0] == 0 for superuser in superusers):
+            raise BackendUnavailable(
+                f'the Postgres in container "{container}" does not let user "{login.user}" in, and none of '
+                f"{', '.join(superusers)} may change that from inside",
+                hint=f"docker exec {container} psql -U {superusers[0]} -d postgres must work; then: hybridrag apply",
+            )
     finally:
         run_inside(client, container, ["rm", "-rf", str(_SCRIPT.parent)])
-    if code != 0:
-        raise BackendUnavailable(
-            f'the Postgres in container "{container}" cannot give user "{login.user}" its password (psql ended with {code})',
-            hint=f"docker exec {container} psql -U {superuser} -d postgres must work; then: hybridrag apply",
-        )
-    del said  # it may quote the script
 
 
 def _identifier(name: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .docker_engine import read_file
-from .docker_facts import Actual, Change, Wanted, major_of, other_major, port_taken, volume_in_use
+from .docker_facts import SUPERUSER, Actual, Change, Wanted, major_of, other_major, port_taken, volume_in_use
 from .embedded_place import is_free
 
 
@@ -73,6 +73,17 @@ def data_major_of(client: Any, wanted: Wanted, actual: Actual | None) -> int | N
             folder = Path(client.inspect_volume(wanted.volume)["Mountpoint"])
             text = (folder / "PG_VERSION").read_text(encoding="ascii")
     return int(text) if text is not None and text.strip().isdigit() else None
+
+
+def superusers(client: Any, wanted: Wanted, actual: Actual) -> list[str]:
+    """Who may be the first user of the data, the likeliest first: the data is older than the container."""
+    from docker.errors import NotFound
+
+    labels: dict[str, str] = {}
+    with suppress(NotFound):
+        labels = client.inspect_volume(wanted.volume).get("Labels") or {}
+    names = [labels.get(SUPERUSER), actual.superuser, "postgres"]
+    return list(dict.fromkeys(name for name in names if name))
 
 
 def obstacle(client: Any, wanted: Wanted) -> Change:

@@ -32,7 +32,7 @@ from .docker_facts import (
     owned,
 )
 from .docker_login import Login, Refused, Unready, admit, prepare
-from .docker_look import data_major_of, declared, image_of, inspect, look, obstacle
+from .docker_look import data_major_of, declared, image_of, inspect, look, obstacle, superusers
 from .embedded_files import Record
 from .embedded_place import free_port, is_free
 from .server_files import Password, locked
@@ -104,7 +104,9 @@ class DockerServer:
             )
         facts |= {"state": "absent", **_told(change)}
         if actual is not None:
-            facts |= {"state": actual.state, "port": actual.port or facts["port"], "image": actual.image}
+            facts |= {"state": actual.state, "port": actual.port or facts["port"]}
+            facts |= {"container": wanted.container, "image": actual.image, "volume": actual.volume}
+            facts |= {"health": actual.health, "memory": actual.memory or None}
             facts["restarts"] = (change.kind == "replace" and actual.status == "running") or None
         return facts
 
@@ -202,15 +204,19 @@ class DockerServer:
         said = inspect(client, container)
         return said is not None and owned(self._wanted, Actual.read(said))
 
-    def _create(self, client: Any, *, name: str, port: int | None = None) -> None:
-        """Makes the container, not started. `port`: the one its predecessor will leave to it."""
+    def _create(
+        self, client: Any, *, name: str, port: int | None = None, before: Actual | None = None
+    ) -> None:
+        """Makes the container, not started. `port`: the one that its predecessor, `before`, will leave to it."""
         wanted = self._wanted
         if not image_of(client, wanted.image):
             pull(client, wanted.image)
         wanted = declared(client, wanted)
         if port is None and (change := obstacle(client, wanted)).kind == "refused":
             raise _refusal(change)
-        form = Form(user=self._user, database=self._database, port=wanted.port or port or self._pick_port())
+        # On existing data the first user is of no effect, but says who may let others in.
+        first = superusers(client, wanted, before)[0] if before is not None else self._user
+        form = Form(user=first, database=self._database, port=wanted.port or port or self._pick_port())
         create(client, name, wanted, form, self._password.read())
         data_major = data_major_of(client, wanted, Actual.read(inspect(client, name)))
         if wanted.major and data_major and data_major != wanted.major:
@@ -225,7 +231,7 @@ class DockerServer:
         """Another container on the same volume. What can fail is done before the old one stops."""
         name = wanted.container
         kept = actual.port if actual.port and not actual.port_taken else self._pick_port()
-        self._create(client, name=f"{name}.new", port=kept)
+        self._create(client, name=f"{name}.new", port=kept, before=actual)
         if actual.status == "paused":
             client.unpause(actual.id)
         client.stop(actual.id, timeout=STOP_S)
@@ -233,12 +239,13 @@ class DockerServer:
         client.rename(f"{name}.new", name)
         try:
             self._run(client, password)
-        except BackendUnavailable as error:
+        except Exception as error:  # of Docker's own as well: nothing may keep the old one from coming back
             client.remove_container(name, v=True, force=True)
             client.rename(f"{name}.old", name)
             if actual.status == "running":
                 client.start(name)
-                error.what += "; the container before it is back and serves"
+                if isinstance(error, BackendUnavailable):
+                    error.what += "; the container before it is back and serves"
             raise
         client.remove_container(f"{name}.old", v=True)
 
@@ -290,7 +297,7 @@ class DockerServer:
                     f'user "{login.user}" is refused, and hybridrag did not make this container',
                     hint=f"set backends.{login.name}.user and .password to what it was made with; then: {_AGAIN}",
                 ) from error
-            admit(client, self._wanted.container, login, actual.superuser)
+            admit(client, self._wanted.container, login, superusers(client, self._wanted, actual))
             prepare(login, alive=alive, wait_s=wait_s)
 
 

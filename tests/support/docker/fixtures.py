@@ -1,4 +1,7 @@
-"""A Docker engine for the tests that need one; it is started only where it may be, and stopped at the end."""
+"""Fixtures: a Docker engine for the tests that need one, started only where it may be, and stopped at the end.
+
+Imported by `tests/conftest.py`, so that all tests share one engine.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.docker_case import Case
+from tests.support.docker.case import Case
 from tests.support.docker.engine import Engine, Unavailable, engine, image
 
 
