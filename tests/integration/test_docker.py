@@ -160,6 +160,18 @@ def test_a_new_user_of_old_data(case: Case) -> None:
     assert kept(third)
 
 
+def test_a_kill_before_the_password_was_told(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container that was made and nothing more is finished by the next call."""
+    with monkeypatch.context() as patch:
+        patch.setattr(docker_container, "put_private", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            case.server().ensure()
+    assert case.inspect()["State"]["Status"] == "created"
+    server = case.server()
+    server.ensure()
+    assert ask(server, "SELECT 1") == 1
+
+
 def test_it_comes_back_by_itself(case: Case) -> None:
     """After SIGKILL of Postgres the engine restarts it; nobody of us is needed."""
     server = case.server()

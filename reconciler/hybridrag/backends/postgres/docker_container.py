@@ -97,11 +97,12 @@ def create(client: Any, name: str, wanted: Wanted, form: Form, password: Secret)
                 hint="hybridrag plan",
             ) from error
         raise
-    try:
-        put_private(client, name, _SECRET, password.reveal())
-    except BaseException:
-        client.remove_container(name, v=True)
-        raise
+    tell_password(client, name, password)
+
+
+def tell_password(client: Any, name: str, password: Secret) -> None:
+    """Puts the password where the container's first start reads it; again and again is fine."""
+    put_private(client, name, _SECRET, password.reveal())
 
 
 def update(client: Any, wanted: Wanted) -> None:

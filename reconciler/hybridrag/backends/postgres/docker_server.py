@@ -21,7 +21,7 @@ from hybridrag.errors import BackendUnavailable
 from hybridrag.model.facts import Facts, Value
 from hybridrag.model.secret import Secret
 
-from .docker_container import SETTINGS, STOP_S, Form, create, start, update
+from .docker_container import SETTINGS, STOP_S, Form, create, start, tell_password, update
 from .docker_engine import engine, last_words, pull
 from .docker_facts import (
     Actual,
@@ -283,6 +283,8 @@ class DockerServer:
             with suppress(Unready):
                 self._admitted(client, actual, login, alive, wait_s=_SLOW_S)
                 return
+        if owned(wanted, actual) and actual.status in ("created", "exited", "restarting"):
+            tell_password(client, name, password)  # a kill after it was made may have come before this
         start(client, wanted, actual)
         self._admitted(client, actual, login, alive, wait_s=self._wait_s)
 
