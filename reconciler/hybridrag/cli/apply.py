@@ -50,13 +50,14 @@ def apply(
     out = settings.out()
     if not settings.json and not plan_file and not settings.quiet:
         show_plan(out, planned.plan)
-        out.print("")
     if planned.plan.empty:
         if settings.json:
             settings.print_json({"outcome": "done", "steps": {}, "changes": 0})
         return
     if not plan_file and not auto_approve:
         _ask(settings)
+    if not settings.json and not plan_file and not settings.quiet:
+        out.print("")
     report = _run(settings, env, planned, [HazardKind(name) for name in allow], events)
     if settings.json:
         return

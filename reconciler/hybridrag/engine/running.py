@@ -93,9 +93,7 @@ class Run:
             finally:
                 self._report.seconds = time.monotonic() - started
                 self._report.serving = self._serving()
-            outcome = (
-                "done" if error is None else "interrupted" if isinstance(error, _STOPPED) else "failed"
-            )
+            outcome = "done" if error is None else "interrupted" if isinstance(error, _STOPPED) else "failed"
             self._report.outcome = outcome
             journal.end_run(run, outcome, None if error is None else _words(error)[1])
             self._emit(
@@ -153,9 +151,7 @@ class Run:
             try:
                 await self._step(step, journal)
             except Exception as error:  # it must not hide the first one
-                self._emit(
-                    Warned(step=step.id, message=f"the pause could not be closed: {_words(error)[1]}")
-                )
+                self._emit(Warned(step=step.id, message=f"the pause could not be closed: {_words(error)[1]}"))
 
     def _context(self, step: Step, journal: Journal) -> Context:
         move = self._plan.moves.get(step.target)

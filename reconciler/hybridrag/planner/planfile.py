@@ -173,7 +173,8 @@ def refuse_if_stale(file: PlanFile, spec_digest: str, observation: Observation) 
 def _what_moved(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     from deepdiff import DeepDiff  # slow to import, and needed only here
 
-    difference = DeepDiff(before, after, view="tree", verbose_level=2)
+    # However much moved, it is named fact by fact (the default gives up and shows the whole).
+    difference = DeepDiff(before, after, view="tree", verbose_level=2, threshold_to_diff_deeper=0)
     lines: list[str] = []
     for kind in difference:
         for item in difference[kind]:

@@ -62,8 +62,11 @@ def _together(errors: list[HybridragError]) -> HybridragError:
 
 def in_use(item: Wanted, observation: Observation) -> str | None:
     """Name of the backend that serves a database now; None means its JSON files."""
-    backend = observation.of(f"registry/{item.database}").get("backend")
-    return str(backend) if backend else None
+    entry = observation.of(f"registry/{item.database}")
+    backend = entry.get("backend")
+    # The registry may also name the JSON files' own backend, under whatever name the spec gives it.
+    kind = observation.of(f"backend/{backend}").get("type") or entry.get("backend_type")
+    return str(backend) if backend and kind != "json" else None
 
 
 def _database(
@@ -195,6 +198,12 @@ def _move(
     starting = item.provisioned and not server.get("reachable")
     if problems and not starting:
         raise problems[0]
+    if target.get("problem"):
+        hint = target.get("hint")
+        raise BackendUnavailable(
+            f'database "{item.database}": its place in backend "{item.backend}" cannot be observed: {target["problem"]}',
+            hint=str(hint) if hint else "run hybridrag plan again",
+        )
     steps = [_provision(item, server)] if starting else []
     if target.get("state") == "switched":
         return steps + _complete(item, target, fingerprint), move

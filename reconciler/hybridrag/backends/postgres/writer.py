@@ -13,7 +13,7 @@ from hybridrag.errors import BackendUnavailable, PlanRefused
 from hybridrag.model.data import NAMESPACES, Batch, Slot
 from hybridrag.model.ports import Embedding, Encoded, SchemaMaker, Selection
 
-from .client import Endpoint, connection, explain
+from .client import FAILURES, Endpoint, connection, explain, while_open
 from .copy_binary import Encoder
 from .ledger import Ledger
 from .rows import Shape
@@ -134,8 +134,10 @@ class PostgresWriter:
                 if data is None:
                     order = await self._chunk_order(batch.keys)
                     data = encoder.encode(batch, lambda key: order.get(key, (None, None)))
-                await self._opened.copy_to_table(
-                    self._table(batch.namespace), source=_once(data), columns=encoder.columns, format="binary"
+                table, columns = self._table(batch.namespace), encoder.columns
+                await while_open(
+                    self._opened,
+                    self._opened.copy_to_table(table, source=_once(data), columns=columns, format="binary"),
                 )
                 await self._ledger.checkpoint(batch.namespace, batch.position)
         except asyncpg.UniqueViolationError as error:
@@ -249,5 +251,5 @@ class PostgresWriterSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
         await self._stack.aclose()
-        if isinstance(error, (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncio.TimeoutError)):
+        if isinstance(error, FAILURES):
             raise explain(error, self._endpoint) from error
