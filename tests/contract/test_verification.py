@@ -180,7 +180,9 @@ async def _damages(moved: Moved, namespace: str) -> list[tuple[str, list[Differe
         )
     )
     if BY_NAME[namespace].slot is Slot.VECTOR:
-        text = await moved.sql.fetchval(f"SELECT content_vector::text FROM {moved.table(namespace)} t {where}")
+        text = await moved.sql.fetchval(
+            f"SELECT content_vector::text FROM {moved.table(namespace)} t {where}"
+        )
         numbers = text.strip("[]").split(",")
         numbers[7] = _next(float(numbers[7]))
         statement = f"UPDATE {{table}} t SET content_vector = '[{','.join(numbers)}]' {where}"

@@ -16,14 +16,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 import hybridrag
+from hybridrag.adapters.lightrag_process import LightRagSchema
+from hybridrag.backends.postgres.client import while_open
 from hybridrag.journal import Journal, Lease
 from tests.conftest import EXAMPLE, ROOT, Project, Server, clean_environment, digests, make_project
 from tests.support import big_database
@@ -127,11 +130,13 @@ def make_work(folder: Path, server: Server, data: Path) -> Iterator[Work]:
 def make_reference(folder: Path, server: Server, mb: float) -> Reference:
     """Build a database, migrate it without a disturbance, and keep what that gave."""
     data = folder / "data"
-    big_database.build(data, mb=mb, dim=DIM)
+    built = big_database.build(data, mb=mb, dim=DIM)
     with contextlib.contextmanager(make_work)(folder / "reference", server, data) as work:
         began = time.perf_counter()
         assert work.start().wait(300) == 0, work.said()
-        return Reference(data, time.perf_counter() - began, content(work.dsn, "notes"))
+        seconds, found = time.perf_counter() - began, content(work.dsn, "notes")
+    assert sum(found[name][0] for name in found if name.startswith("lightrag")) == built.records
+    return Reference(data, seconds, found)
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +199,8 @@ def test_a_killed_apply_is_finished_by_the_next(
 ) -> None:
     """Killed once or twice in a row, at random moments: no record lost or doubled, every index there."""
     for part in parts:
-        work.kill_after(part * small.seconds)
+        killed = work.kill_after(part * small.seconds)
+        assert killed or part > 0.5 or part != parts[0]
         assert_safe(work, small)
     assert_finished(work, small)
 
@@ -207,7 +213,8 @@ def test_a_killed_apply_of_50_mb_is_finished_by_the_next(
     """The same, twenty times, on a 50 MB database."""
     with contextlib.contextmanager(make_work)(tmp_path / "project", server, large.data) as work:
         for part in parts:
-            work.kill_after(part * large.seconds)
+            killed = work.kill_after(part * large.seconds)
+            assert killed or part > 0.5 or part != parts[0]
             assert_safe(work, large)
         assert_finished(work, large)
 
@@ -244,6 +251,20 @@ def test_what_a_kill_leaves_around_the_switch_is_put_right(work: Work, small: Re
     assert "paused" in work.project.ok("status")
     assert_finished(work, small)
     assert "paused" not in work.project.ok("status")
+
+
+def test_a_half_made_schema_is_completed(work: Work, small: Reference) -> None:
+    """Killed between LightRAG's CREATE TABLE and the indexes that it makes only then: none of them stays out."""
+    world = hybridrag.load(work.project.folder / "hybridrag.yaml").world
+    item = world.database("notes")
+    asyncio.run(LightRagSchema().create(world.store(item, "pg").selection(), item.embedding))
+    made = run_sql(
+        work.dsn,
+        "SELECT indexname FROM pg_indexes WHERE tablename LIKE 'lightrag_vdb%' AND indexname NOT LIKE '%_pk'",
+    )
+    assert len(made) >= 9
+    run_sql(work.dsn, *(f'DROP INDEX "{name}"' for (name,) in made), "SELECT 1")
+    assert_finished(work, small)
 
 
 def test_only_the_leader_is_killed_and_its_lightrag_child_dies_too(work: Work, small: Reference) -> None:
@@ -347,6 +368,60 @@ def test_the_lease_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
             assert lease.fence == 2
     finally:
         process.wait(10)
+
+
+# --- the server dies instead ---
+
+
+def test_a_copy_does_not_wait_for_ever_for_a_dead_server(server: Server) -> None:
+    """A session that ends while data waits for room to be sent is noticed (asyncpg alone would hang)."""
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"x" * 50_000_000
+
+    async def run() -> None:
+        opened, other = (
+            await asyncpg.connect(server.dsn("tester")),
+            await asyncpg.connect(server.dsn("tester")),
+        )
+        try:
+            await opened.execute("CREATE TEMP TABLE t (c text)")
+            pid = await opened.fetchval("SELECT pg_backend_pid()")
+            os.kill(pid, signal.SIGSTOP)
+            copying = asyncio.ensure_future(
+                while_open(opened, opened.copy_to_table("t", source=endless(), format="text"))
+            )
+            await asyncio.sleep(0.3)
+            await other.execute(f"SELECT pg_terminate_backend({pid})")
+            os.kill(pid, signal.SIGCONT)
+            with pytest.raises(asyncpg.ConnectionDoesNotExistError):
+                await asyncio.wait_for(copying, 10)
+        finally:
+            opened.terminate()
+            await other.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.3, 0.6])
+def test_a_crash_of_the_server_is_told_and_survived(embedded: Project, seconds: float) -> None:
+    """SIGKILL of Postgres in the middle of the copy: exit 4 within seconds; the next apply starts it and finishes."""
+    shutil.rmtree(embedded.data)
+    built = big_database.build(embedded.data, mb=40, dim=96)
+    work = Work(embedded, "")
+    process = work.start()
+    wait_for(lambda: '"phase": "copying"' in work.events() or process.poll() is not None)
+    time.sleep(seconds)
+    record = next(embedded.folder.glob("**/embedded/pg/server.json"))
+    data = Path(json.loads(record.read_text())["data_dir"])
+    os.kill(int((data / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+    assert process.wait(30) == 4, work.said()
+    assert "unexpected" not in work.said()
+    assert work.serving() is None
+    told = embedded.ok("apply", "--auto-approve")
+    assert f"{built.records:,} records equal, 0 missing, 0 extra, 0 different" in told
+    assert "No changes" in embedded.ok("plan")
 
 
 # --- with an embedded server ---

@@ -143,6 +143,19 @@ def test_a_holder_that_slept_too_long_learns_that_it_lost_the_lease(
                 pass
 
 
+def test_a_holder_that_did_not_notice_its_loss_does_not_free_the_others_lease(tmp_path: Path) -> None:
+    """Its end writes only under its own fencing number."""
+    path = tmp_path / "journal.db"
+    with Journal(path) as sleeper, Journal(path) as other:
+        late = Lease(sleeper, "sleeper")
+        late.__enter__()
+        _set(path, expires=0)
+        with Lease(other, "other"):
+            late.__exit__(None, None, None)
+            with pytest.raises(LeaseHeld, match="other"), Lease(sleeper, "third"):
+                pass
+
+
 def test_reading_the_journal_creates_and_changes_no_file(tmp_path: Path) -> None:
     """Missing, closed, live with a write-ahead log, and left behind by a kill: what is read is the newest, nothing moves."""
     state = tmp_path / "state"
@@ -153,12 +166,13 @@ def test_reading_the_journal_creates_and_changes_no_file(tmp_path: Path) -> None
     with Journal(path) as journal:
         journal.begin_run("r0", "me", "s", "o")
         journal.end_run("r0", "failed", "why")
-    before = digests(state)
+    before, touched = digests(state), state.stat().st_mtime_ns
     assert list(before) == ["journal.db"]
     first = last_run(path)
     assert first is not None
     assert (first.id, first.outcome, first.error, open_pauses(path)) == ("r0", "failed", "why", [])
     assert digests(state) == before
+    assert state.stat().st_mtime_ns == touched, "a file was created and removed again"
 
     with holder(path) as process:
         live = digests(state)

@@ -49,8 +49,8 @@ class MoveModel(Strict):
 class PlanFile(Strict):
     """A plan as `plan --json` prints it and `plan --out` saves it (`schemas/plan.schema.json`)."""
 
-    format: Literal["hybridrag.plan"] = "hybridrag.plan"
-    version: Literal[1] = 1
+    format: Literal["hybridrag.plan"]
+    version: Literal[1]
     tool_version: str
     environment: str
     spec_files: tuple[str, ...]
@@ -79,6 +79,8 @@ def to_file(
 ) -> PlanFile:
     """The plan in its saved form."""
     body: dict[str, Any] = {
+        "format": "hybridrag.plan",
+        "version": PLAN_VERSION,
         "tool_version": tool_version,
         "environment": plan.environment,
         "spec_files": spec_files,

@@ -17,7 +17,7 @@ from .client import FAILURES, Endpoint, connection, explain, while_open
 from .copy_binary import Encoder
 from .ledger import Ledger
 from .rows import Shape
-from .tables import table_name
+from .tables import index_name, table_name
 
 LOCK_PATIENCE_S = 20.0
 """How long a dead predecessor's session may take to be noticed by the server (it checks every 2 s)."""
@@ -67,6 +67,7 @@ class PostgresWriter:
             mark = None
         if mark is None:
             await self._create_schema()
+            await self._complete_schema()
             await self._refuse_foreign_data()
             await self._begin()
         await self._opened.execute(_BULK)
@@ -77,6 +78,18 @@ class PostgresWriter:
             f'workspace "{self._workspace}" in backend "{self._endpoint.name}" cannot be written: {why}',
             hint="give the database another workspace in the spec, or empty that one yourself",
         )
+
+    async def _complete_schema(self) -> None:
+        """Indexes that LightRAG makes only together with a table: a kill in between leaves them out for good."""
+        for namespace in NAMESPACES:
+            table = self._table(namespace.name)
+            if namespace.slot is not Slot.VECTOR or await self._opened.fetchval(
+                f"SELECT EXISTS (SELECT 1 FROM {table})"
+            ):
+                continue
+            for kind, columns in (("id", "id"), ("workspace_id", "workspace, id")):
+                name = index_name(table, kind)
+                await self._opened.execute(f'CREATE INDEX IF NOT EXISTS "{name}" ON {table} ({columns})')
 
     async def _refuse_foreign_data(self) -> None:
         for namespace in NAMESPACES:
