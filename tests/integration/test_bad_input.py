@@ -579,18 +579,23 @@ def test_a_damaged_plan_file_is_not_carried_out(untouched: Project, server: Serv
 # --- found while applying: nothing is switched, and the way on is open ---
 
 
-def test_an_id_that_stands_twice_stops_the_copy(project: Project) -> None:
-    """A doubled id is named; the JSON files go on serving; once repaired, apply starts over and succeeds."""
+def test_what_only_the_copy_can_find_stops_it(project: Project) -> None:
+    """A doubled id and an edge to nowhere are named; the JSON files go on serving; once repaired, apply starts over and succeeds."""
     good = {path.name: path.read_bytes() for path in project.data.iterdir()}
     twice = next(iter(json.loads(good["kv_store_text_chunks.json"])))
-    for spoil, namespace in ((twice_in_kv, "text_chunks"), (vdb("chunks", twice_in_vdb), "chunks")):
+    faults = (
+        (twice_in_kv, "text_chunks holds a record twice", twice, "remove the duplicate"),
+        (vdb("chunks", twice_in_vdb), "chunks holds a record twice", twice, "remove the duplicate"),
+        (
+            edit(GRAPH, 'target="', 'target="Nobody '),
+            "a node that does not exist",
+            "Nobody ",
+            "remove the edge",
+        ),
+    )
+    for spoil, *says in faults:
         spoil(project)
         before = digests(project.data)
-        says = (
-            f"{namespace} holds a record twice",
-            twice,
-            "remove the duplicate",
-        )
         assert_refused(apply(project), 4, *says)
         assert digests(project.data) == before
         assert "switch" not in steps_begun(project)
@@ -662,6 +667,12 @@ ARGUMENTS = {
     "stop of no backend": (("backend", "stop", "nope"), 6, ('backend "nope"', "files, pg")),
     "start of somebody else's server": (("backend", "start", "pg"), 4, ("external server", "its own tools")),
     "no spec": (("plan", "-f", "nope.yaml"), 6, ("nope.yaml",)),
+    "events nowhere": (
+        ("apply", "--auto-approve", "--events", "nope/x"),
+        6,
+        ("nope/x", "another --events FILE"),
+    ),
+    "plan saved nowhere": (("plan", "--out", "nope/x"), 6, ("nope/x", "another --out FILE")),
     "no overlay": (("plan", "--env", "nope"), 6, ("hybridrag.nope.yaml",)),
     "verify before the copy": (("verify", "notes"), 6, ("does not hold", "hybridrag apply")),
 }  # fmt: skip

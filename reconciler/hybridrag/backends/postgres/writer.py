@@ -158,6 +158,11 @@ class PostgresWriter:
                 f"{batch.namespace} holds a record twice: {error.detail or 'the same id'}",
                 hint="remove the duplicate from the source, then run hybridrag apply",
             ) from None
+        except asyncpg.ForeignKeyViolationError as error:
+            raise BackendUnavailable(
+                f"an edge of the graph leads to a node that does not exist: {error.detail}",
+                hint="add the node to the source or remove the edge, then run hybridrag apply",
+            ) from None
 
     async def _chunk_order(self, keys: list[str]) -> dict[str, tuple[int | None, int | None]]:
         """(tokens, chunk_order_index) by chunk id, from the text chunks that were copied before."""
