@@ -26,7 +26,7 @@ from .kv import BATCH_BYTES, JsonText, malformed
 
 _OWN = frozenset({"__id__", "__created_at__", "__write_seq__", "vector"})
 COPIES_AGREE = 1e-3
-"""Largest allowed 1 - cos between the two copies; float16 rounding alone stays far below it."""
+"""Largest allowed |1 - cos| between the two copies; float16 rounding alone stays far below it."""
 
 
 class _Matrix:
@@ -192,7 +192,8 @@ def _restore(rows: list[dict[str, Any]], matrix: Vectors, path: Path) -> Vectors
     dots = np.einsum("ij,ij->i", originals, matrix, dtype=np.float64)
     # A zero vector is NaN in the matrix (0/0), and beyond 65,504 the float16 copy is infinite: the other copy counts.
     usable = known & np.isfinite(norms) & (norms > 0) & np.isfinite(dots)
-    apart = usable & (1.0 - dots / np.where(usable, norms, 1.0) > COPIES_AGREE)
+    # Both ways: a matrix row that is not of unit length gives a "cosine" above 1.
+    apart = usable & (np.abs(1.0 - dots / np.where(usable, norms, 1.0)) > COPIES_AGREE)
     if apart.any():
         name = rows[int(np.argmax(apart))].get("__id__")
         raise SourceUnreadable(
