@@ -8,6 +8,7 @@ import functools
 import itertools
 import json
 import re
+import shutil
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -466,3 +467,16 @@ def test_files_that_do_not_exist_are_empty_streams(tmp_path: Path) -> None:
     """LightRAG writes some files only once there is something in them."""
     assert [read(tmp_path, name) for name in NAMES] == [[]] * len(NAMES)
     assert len(FILES) == 12
+
+
+@pytest.mark.parametrize("place", [".", ".."], ids=["in the folder", "beside it"])
+async def test_a_storage_anchor_of_a_newer_lightrag_is_seen(tmp_path: Path, place: str) -> None:
+    """It stands in the working folder, which is the database's own or the one above it."""
+    folder = tmp_path / "working" / "notes"
+    shutil.copytree(EXAMPLE / "archive", folder)
+    store = JsonStore("files", folder, Embedding(model=None, dim=96))
+    assert "anchor" not in (await store.observe())[0]
+    config = folder / place / "_lightrag_config"
+    config.mkdir()
+    (config / "storage_anchor.json").write_text("{}")
+    assert str((await store.observe())[0]["anchor"]).endswith("storage_anchor.json")

@@ -155,6 +155,12 @@ def _source(item: Wanted, observation: Observation) -> Facts:
             where=f"{item.path}/{name}",
             hint=f"repair or restore {name} (LightRAG cannot open it either), then run hybridrag plan",
         )
+    if facts.get("anchor"):
+        raise PlanRefused(
+            f'database "{item.database}" was written by a newer LightRAG, which notes its storages in "{facts["anchor"]}" '
+            "and would refuse to start on others",
+            hint="keep it on its JSON files until a hybridrag that knows the note; this one leaves it untouched",
+        )
     for name, dim in facts.items():
         if name.startswith("dim/") and dim is not None and dim != item.embedding.dim:
             raise PlanRefused(

@@ -77,6 +77,15 @@ def unfinished_writes(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.tmp.*"))
 
 
+def anchor(folder: Path) -> str | None:
+    """Where a LightRAG newer than 1.5.7 notes which storages a database uses; it refuses to start on others."""
+    for place in (folder, folder.parent):
+        path = place / "_lightrag_config" / "storage_anchor.json"
+        if path.is_file():
+            return str(path)
+    return None
+
+
 def damage(path: Path) -> str | None:
     """Why a file cannot be whole, judged by its first and last bytes; None when it looks whole."""
     with path.open("rb") as file:
