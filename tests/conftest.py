@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
+import hypothesis
 import pytest
 
 from tests.support.docker.fixtures import case, docker_engine  # noqa: F401  # fixtures
@@ -23,6 +24,11 @@ EXAMPLE = ROOT / "examples" / "01-json-to-postgres"
 OLD_DATABASE = ROOT / "tests" / "data" / "lightrag-1.4.9.8"
 DIM = 96
 _numbers = itertools.count()
+
+# In CI the same examples every time; by hand new ones, which find more.
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("hand", deadline=None)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "hand")
 
 
 @dataclass(frozen=True)

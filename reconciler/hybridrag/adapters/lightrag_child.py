@@ -13,6 +13,8 @@ import importlib.util
 import json
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,7 +91,15 @@ async def run(task: dict[str, Any]) -> dict[str, Any]:
         await rag.finalize_storages()
 
 
+def _die_with(parent: int) -> None:
+    """A killed parent must not leave a LightRAG behind that goes on creating tables."""
+    while os.getppid() == parent:
+        time.sleep(0.1)
+    os._exit(1)
+
+
 def main() -> int:
+    threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
     answer_to = os.dup(1)
     os.dup2(2, 1)
     task = json.load(sys.stdin)

@@ -63,9 +63,10 @@ async def no_llm(*_: Any, **__: Any) -> str:
 
 
 def load_modules(selection: Selection) -> None:
-    """Import LightRAG with the store's classes, each of which reads .env of the current folder when it is loaded."""
+    """Import LightRAG with the store's classes: several of these modules read .env of the current folder when loaded."""
     from lightrag.kg import STORAGES
 
+    importlib.import_module("lightrag.lightrag")  # the package itself imports it on first use
     for name in (selection.kv, selection.vector, selection.graph, selection.doc_status):
         importlib.import_module(STORAGES[name], package="lightrag")
 

@@ -7,7 +7,9 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from hybridrag.errors import BackendUnavailable, SpecInvalid
 from hybridrag.model.ports import Embedding, Selection
@@ -20,12 +22,18 @@ PATIENCE = {"POSTGRES_CONNECTION_RETRIES": "3", "POSTGRES_CONNECTION_RETRY_BACKO
 _MODULE = "hybridrag.adapters.lightrag_child"
 
 
-def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not FOREIGN.match(name)}
-
-
-async def ask(task: str, selection: Selection, embedding: Embedding, **more: Any) -> dict[str, Any]:
+async def ask(
+    task: str,
+    selection: Selection,
+    embedding: Embedding,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    **more: Any,
+) -> dict[str, Any]:
     """The child's answer to one task. Raises BackendUnavailable with LightRAG's own words, secrets removed.
+
+    `environ` is the child's environment (the spec's, so that a user's embedding function finds its key), less what
+    would steer LightRAG.
 
     Raises NotFound instead of letting LightRAG begin a new database in a folder without one.
     """
@@ -55,13 +63,14 @@ async def ask(task: str, selection: Selection, embedding: Embedding, **more: Any
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             cwd=folder,
-            env=_environment(),
+            env={name: value for name, value in environ.items() if not FOREIGN.match(name)},
         )
         try:
             out, log = await asyncio.wait_for(process.communicate(json.dumps(message).encode()), TIMEOUT_S)
         except asyncio.TimeoutError:
             raise BackendUnavailable(
-                f"LightRAG did not finish its task ({task}) within {TIMEOUT_S:.0f} s"
+                f"LightRAG did not finish its task ({task}) within {TIMEOUT_S:.0f} s",
+                hint="hybridrag status shows the backend's health; then run the command again",
             ) from None
         finally:
             if process.returncode is None:
@@ -77,16 +86,23 @@ def _answer(task: str, out: bytes, log: bytes, secrets: list[str]) -> dict[str, 
         tail = " | ".join(log.decode("utf-8", "replace").strip().splitlines()[-3:])
         answer = {"error": f"its process died: {tail}"}
     if "error" in answer:
-        text = str(answer["error"])
-        for secret in secrets:
-            text = text.replace(secret, "***")
+        text = _without(str(answer["error"]), secrets)
         if answer.get("spec"):
-            raise SpecInvalid(text, hint=answer.get("hint"))
+            raise SpecInvalid(text, hint=_without(str(answer.get("hint") or ""), secrets) or None)
         raise BackendUnavailable(
             f"LightRAG failed ({task}): {text}", hint="hybridrag status shows the backend's health"
         )
     result: dict[str, Any] = answer["ok"]
     return result
+
+
+def _without(text: str, secrets: list[str]) -> str:
+    """The text with every secret starred, also as a repr, as JSON or as part of an address spells it."""
+    for secret in secrets:
+        forms = {secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], quote(secret, safe="")}
+        for form in sorted(forms, key=len, reverse=True):
+            text = text.replace(form, "***")
+    return text
 
 
 class LightRagSchema:

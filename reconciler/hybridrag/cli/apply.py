@@ -50,13 +50,14 @@ def apply(
     out = settings.out()
     if not settings.json and not plan_file and not settings.quiet:
         show_plan(out, planned.plan)
-        out.print("")
     if planned.plan.empty:
         if settings.json:
             settings.print_json({"outcome": "done", "steps": {}, "changes": 0})
         return
     if not plan_file and not auto_approve:
         _ask(settings)
+    if not settings.json and not plan_file and not settings.quiet:
+        out.print("")
     report = _run(settings, env, planned, [HazardKind(name) for name in allow], events)
     if settings.json:
         return
@@ -100,7 +101,7 @@ def _run(
     from hybridrag.render.run_text import RunDisplay
 
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(Path(events).open("w", encoding="utf-8")) if events else None
+        file = stack.enter_context(_open_events(events)) if events else None
         display = (
             None if settings.json else stack.enter_context(RunDisplay(settings.out(), quiet=settings.quiet))
         )
@@ -113,6 +114,17 @@ def _run(
                 display.on_event(event)
 
         return asyncio.run(Run(env.world, planned, listen, allowed).execute())
+
+
+def _open_events(name: str) -> TextIO:
+    from hybridrag.errors import NotFound
+
+    try:
+        return Path(name).open("w", encoding="utf-8")
+    except OSError as error:
+        raise NotFound(
+            f'the events cannot be written to "{name}": {error.strerror}', hint="choose another --events FILE"
+        ) from None
 
 
 def _write(stream: TextIO, event: Event) -> None:

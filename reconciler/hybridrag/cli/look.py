@@ -16,7 +16,8 @@ from .common import Settings, command_options
 def status(settings: Settings, databases: tuple[str, ...]) -> None:
     """What each database uses now: backend, records, size, health."""
     from hybridrag.engine import status as look
-    from hybridrag.render.status_text import show_status, status_json
+    from hybridrag.render.status_json import status_json
+    from hybridrag.render.status_text import show_status
 
     env = settings.environment()
     found = asyncio.run(look(env.world, databases))

@@ -42,7 +42,7 @@ def query(settings: Settings, database: str, text: str, mode: str, top_k: int, c
     selection = serving.store(item.path, item.workspace, item.embedding).selection()
     answer = asyncio.run(
         ask("query", selection, item.embedding, function=item.function, base_dir=str(env.spec.base_dir),
-            text=text, mode=mode, top_k=top_k)
+            environ=env.spec.environ, text=text, mode=mode, top_k=top_k)
     )  # fmt: skip
     if settings.json:
         settings.print_json(

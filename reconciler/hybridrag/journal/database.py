@@ -16,6 +16,7 @@ from pathlib import Path
 from hybridrag.errors import HybridragError
 
 SCHEMA_VERSION = 1
+PATIENCE_S = 10.0
 _DDL = """
 CREATE TABLE lease (
     id INTEGER PRIMARY KEY CHECK (id = 1), owner TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,
@@ -45,16 +46,31 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=10, check_same_thread=False)
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=PATIENCE_S, check_same_thread=False)
         self._guard = threading.RLock()  # the lease's thread shares the connection
         try:
-            self._db.execute("PRAGMA journal_mode = WAL")
+            self._enter_wal()
             self._db.execute("PRAGMA synchronous = FULL")
             self._migrate()
             path.chmod(0o600)
         except sqlite3.DatabaseError as error:
             self._db.close()
             raise unreadable(path, error) from None
+        except JournalUnreadable:
+            self._db.close()
+            raise
+
+    def _enter_wal(self) -> None:
+        """SQLite does not wait by itself while another process makes the same new file a WAL one."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.02)
 
     def _migrate(self) -> None:
         with self.transaction() as db:

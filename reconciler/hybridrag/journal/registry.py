@@ -6,6 +6,7 @@ and never with a secret.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,7 +84,7 @@ class Registry:
         """Write one entry, keeping the others; the old file stays whole until the new one is on disk."""
         current = self.read()
         merged = {**_plain(current), "version": 1}
-        merged["databases"] = {**merged.get("databases", {}), entry.name: entry.model_dump(mode="json")}
+        merged["databases"] = {**merged.get("databases", {}), entry.name: entry.model_dump()}
         text = yaml.safe_dump(merged, sort_keys=False, allow_unicode=True)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_name(f".{self.path.name}.new")
@@ -100,12 +101,20 @@ class Registry:
 
 
 def _plain(file: RegistryFile) -> dict[str, Any]:
-    return file.model_dump(mode="json")
+    return file.model_dump()  # as Python values: a date that somebody wrote stays a date
 
 
 def facts_of(entry: RegistryEntry | None) -> Mapping[str, str | int | float | bool | None]:
     """A registry entry as flat facts."""
     if entry is None:
         return {"backend": None}
-    config = {f"config/{name}": value for name, value in sorted((entry.backend_config or {}).items())}
+    config = {
+        f"config/{name}": _simple(value) for name, value in sorted((entry.backend_config or {}).items())
+    }
     return {"backend": entry.backend, "backend_type": entry.backend_type, "path": entry.path, **config}
+
+
+def _simple(value: Any) -> str | int | float | bool | None:
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)

@@ -49,8 +49,8 @@ class MoveModel(Strict):
 class PlanFile(Strict):
     """A plan as `plan --json` prints it and `plan --out` saves it (`schemas/plan.schema.json`)."""
 
-    format: Literal["hybridrag.plan"] = "hybridrag.plan"
-    version: Literal[1] = 1
+    format: Literal["hybridrag.plan"]
+    version: Literal[1]
     tool_version: str
     environment: str
     spec_files: tuple[str, ...]
@@ -79,6 +79,8 @@ def to_file(
 ) -> PlanFile:
     """The plan in its saved form."""
     body: dict[str, Any] = {
+        "format": "hybridrag.plan",
+        "version": PLAN_VERSION,
         "tool_version": tool_version,
         "environment": plan.environment,
         "spec_files": spec_files,
@@ -173,7 +175,8 @@ def refuse_if_stale(file: PlanFile, spec_digest: str, observation: Observation) 
 def _what_moved(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     from deepdiff import DeepDiff  # slow to import, and needed only here
 
-    difference = DeepDiff(before, after, view="tree", verbose_level=2)
+    # However much moved, it is named fact by fact (the default gives up and shows the whole).
+    difference = DeepDiff(before, after, view="tree", verbose_level=2, threshold_to_diff_deeper=0)
     lines: list[str] = []
     for kind in difference:
         for item in difference[kind]:

@@ -62,8 +62,11 @@ def _together(errors: list[HybridragError]) -> HybridragError:
 
 def in_use(item: Wanted, observation: Observation) -> str | None:
     """Name of the backend that serves a database now; None means its JSON files."""
-    backend = observation.of(f"registry/{item.database}").get("backend")
-    return str(backend) if backend else None
+    entry = observation.of(f"registry/{item.database}")
+    backend = entry.get("backend")
+    # The registry may also name the JSON files' own backend, under whatever name the spec gives it.
+    kind = observation.of(f"backend/{backend}").get("type") or entry.get("backend_type")
+    return str(backend) if backend and kind != "json" else None
 
 
 def _database(
@@ -179,6 +182,12 @@ def _source(item: Wanted, observation: Observation) -> Facts:
             where=f"{item.path}/{name}",
             hint=f"repair or restore {name} (LightRAG cannot open it either), then run hybridrag plan",
         )
+    if facts.get("anchor"):
+        raise PlanRefused(
+            f'database "{item.database}" was written by a newer LightRAG, which notes its storages in "{facts["anchor"]}" '
+            "and would refuse to start on others",
+            hint="keep it on its JSON files until a hybridrag that knows the note; this one leaves it untouched",
+        )
     for name, dim in facts.items():
         if name.startswith("dim/") and dim is not None and dim != item.embedding.dim:
             raise PlanRefused(
@@ -222,6 +231,12 @@ def _move(
     steps = _provision(item, server)
     if problems and not steps:
         raise problems[0]
+    if target.get("problem"):
+        hint = target.get("hint")
+        raise BackendUnavailable(
+            f'database "{item.database}": its place in backend "{item.backend}" cannot be observed: {target["problem"]}',
+            hint=str(hint) if hint else "run hybridrag plan again",
+        )
     if target.get("state") == "switched":
         return steps + _complete(item, target, fingerprint), move
     _refuse_foreign(item, target)

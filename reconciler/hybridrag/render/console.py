@@ -7,7 +7,7 @@ import sys
 from rich.console import Console
 from rich.theme import Theme
 
-_THEME = Theme(
+THEME = Theme(
     {"verb": "bold", "good": "green", "bad": "bold red", "warn": "yellow", "soft": "dim", "next": "cyan"}
 )
 
@@ -19,7 +19,7 @@ def console(*, to_stderr: bool = False, color: bool = True) -> Console:
     width = None if stream.isatty() else 10_000
     return Console(
         file=stream,
-        theme=_THEME,
+        theme=THEME,
         no_color=not color or None,
         highlight=False,
         soft_wrap=True,

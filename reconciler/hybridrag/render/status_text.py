@@ -1,9 +1,8 @@
-"""Status for people and for machines."""
+"""Status for people; `status_json.py` has the machine form."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -41,7 +40,7 @@ def show_status(out: Console, status: Status) -> None:
 def _database(out: Console, database: DatabaseStatus) -> None:
     style = "good" if database.health == "healthy" else "bad"
     out.print(
-        f"[verb]{escape(database.database)}[/]  on {escape(database.backend)} ({database.backend_type})  ",
+        f"[verb]{escape(database.database)}[/]  on {escape(database.backend)} ({escape(database.backend_type)})  ",
         end="",
     )
     out.print(f"[{style}]{database.health}[/]")
@@ -57,18 +56,18 @@ def _database(out: Console, database: DatabaseStatus) -> None:
 
 def _backend_line(backend: BackendStatus) -> str:
     facts, details = backend.facts, backend.details
-    line = f"[verb]{escape(backend.name)}[/] {backend.type}"
+    line = f"[verb]{escape(backend.name)}[/] {escape(backend.type)}"
     if facts.get("provision"):
-        line += f" ({facts['provision']})"
+        line += f" ({escape(str(facts['provision']))})"
     if not facts.get("reachable"):
         return f"{line}  [bad]{escape(str(facts.get('problem')))}[/]"
     told = (
         [f"[good]reachable[/] in {details['latency_ms']} ms"] if details.get("latency_ms") is not None else []
     )
     if facts.get("version"):
-        told.append(f"PostgreSQL {facts['version']}")
+        told.append(f"PostgreSQL {escape(str(facts['version']))}")
     if facts.get("pgvector"):
-        told.append(f"pgvector {facts['pgvector']}")
+        told.append(f"pgvector {escape(str(facts['pgvector']))}")
     if facts.get("port"):
         told.append(f"port {facts['port']}")
     if details.get("pid"):
@@ -76,40 +75,3 @@ def _backend_line(backend: BackendStatus) -> str:
     if details.get("bytes") is not None:
         told.append(size(float(details["bytes"] or 0)))
     return f"{line}  {', '.join(told)}" if told else f"{line}  [good]reachable[/]"
-
-
-def status_json(status: Status) -> dict[str, Any]:
-    """The machine form; `schemas/status.schema.json`."""
-    run = status.last_run
-    return {
-        "version": 1,
-        "environment": status.environment,
-        "databases": [
-            {
-                "database": item.database,
-                "backend": item.backend,
-                "backend_type": item.backend_type,
-                "wanted": item.wanted,
-                "health": item.health,
-                "problem": item.problem,
-                "records": item.records,
-                "bytes": item.size,
-            }
-            for item in status.databases
-        ],
-        "backends": [
-            {"name": item.name, "type": item.type, **dict(item.facts), **dict(item.details)}
-            for item in status.backends
-        ],
-        "last_run": {
-            "id": run.id,
-            "started": run.started,
-            "finished": run.finished,
-            "who": run.who,
-            "outcome": run.outcome,
-            "error": run.error,
-        }
-        if run
-        else None,
-        "paused": list(status.paused),
-    }

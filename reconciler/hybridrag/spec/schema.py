@@ -45,7 +45,7 @@ def _each(schema: Schema, change: Callable[[Schema], Schema]) -> Schema:
     return out
 
 
-def _draft07(schema: Schema) -> Schema:
+def draft07(schema: Schema) -> Schema:
     """pydantic's 2020-12 words in draft-07's."""
     out = dict(schema)
     if "$defs" in out:
@@ -65,7 +65,7 @@ def _draft07(schema: Schema) -> Schema:
     if "$ref" in out:
         reference = {"$ref": out.pop("$ref").replace("#/$defs/", "#/definitions/")}
         out = {"allOf": [reference], **out} if out else reference  # draft-07 ignores what stands beside $ref
-    return _each(out, _draft07)
+    return _each(out, draft07)
 
 
 def _by_type(union: Schema) -> Schema:
@@ -115,7 +115,7 @@ def _templated(schema: Schema) -> Schema:
 @functools.cache
 def runtime() -> Schema:
     """The strict form, for a spec whose variables are filled in. Do not change what is returned."""
-    schema = _guarded(_draft07(Environment.model_json_schema()))
+    schema = _guarded(draft07(Environment.model_json_schema()))
     secret = schema["definitions"][SecretRef.__name__]
     secret["x-secret"] = True
     secret["properties"]["env"][NO_VARIABLE] = "name"
@@ -128,7 +128,7 @@ def published() -> Schema:
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "hybridrag environment",
         "$comment": f"Generated: {COMMAND}",
-        **_templated(_draft07(Environment.model_json_schema())),
+        **_templated(draft07(Environment.model_json_schema())),
     }
 
 

@@ -19,8 +19,16 @@ from hybridrag.model.facts import digest_of
 
 GRAPH_FILE = "graph_chunk_entity_relation.graphml"
 BLOCK = 1 << 20
-_MATRIX = b'"matrix": "'
-_DIM = re.compile(rb'"embedding_dim":\s*(\d+)')
+_MATRIX = re.compile(rb'"matrix"\s*:\s*"')
+_MATRIX_BYTES = 64
+"""More than that expression ever takes."""
+_ID = re.compile(rb'"__id__"\s*:')
+_ID_BYTES = 64
+_BOM = b"\xef\xbb\xbf"
+_INDENTED = re.compile(rb'(\xef\xbb\xbf)?\{\r?\n  "')
+"""How LightRAG's own JSON (indent 2) begins."""
+RESTORE = "the file is inconsistent; restore it, or let LightRAG rebuild it"
+_DIM = re.compile(rb'"embedding_dim"\s*:\s*(\d+)')
 
 
 def file_of(namespace: str) -> str:
@@ -69,10 +77,20 @@ def unfinished_writes(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.tmp.*"))
 
 
+def anchor(folder: Path) -> str | None:
+    """Where a LightRAG newer than 1.5.7 notes which storages a database uses; it refuses to start on others."""
+    for place in (folder, folder.parent):
+        path = place / "_lightrag_config" / "storage_anchor.json"
+        if path.is_file():
+            return str(path)
+    return None
+
+
 def damage(path: Path) -> str | None:
     """Why a file cannot be whole, judged by its first and last bytes; None when it looks whole."""
     with path.open("rb") as file:
-        head = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+        begin = file.read(64)
+        head = begin.removeprefix(_BOM).lstrip()
         file.seek(max(0, path.stat().st_size - 64))
         tail = file.read().rstrip()
     if not head:
@@ -80,10 +98,12 @@ def damage(path: Path) -> str | None:
     if path.suffix == ".graphml":
         if not head.startswith(b"<"):
             return "it does not start like XML"
-        return None if tail.endswith((b"</graphml>", b"/>")) else "it ends in the middle (truncated?)"
+        return None if tail.endswith(b"</graphml>") else "it ends in the middle (truncated?)"
     if not head.startswith(b"{"):
         return "it does not start with an object"
-    return None if tail.endswith(b"}") else "it ends in the middle (truncated?)"
+    # Indented as LightRAG does it, only the last brace stands at the beginning of a line.
+    end = b"\n}" if _INDENTED.match(begin) else b"}"
+    return None if tail.endswith(end) else "it ends in the middle (truncated?)"
 
 
 def _blocks(file: BinaryIO, end: int, overlap: int) -> Iterator[bytes]:
@@ -110,26 +130,23 @@ def _count_tags(path: Path, name: bytes) -> int:
         return sum(len(tag.findall(block)) for block in _blocks(file, path.stat().st_size, len(name) + 1))
 
 
-def matrix_span(path: Path) -> tuple[int, int] | None:
-    """(first, last+1) byte of the base64 text of `matrix`; None when the file has none.
+def matrix_span(path: Path) -> tuple[int, int]:
+    """(first, last+1) byte of the base64 text of `matrix`. Raises SourceUnreadable when the file has none.
 
     Searched from the end, because the matrix is most of the file and stands last (`nano_vectordb`).
     """
-    size = path.stat().st_size
+    stop, rest = path.stat().st_size, b""
+    start = -1
     with path.open("rb") as file:
-        stop, rest = size, b""
-        start = -1
-        while stop > 0:
+        while stop > 0 and start < 0:
             begin = max(0, stop - BLOCK)
             file.seek(begin)
             block = file.read(stop - begin) + rest
-            found = block.rfind(_MATRIX)
-            if found >= 0:
-                start = begin + found + len(_MATRIX)
-                break
-            rest, stop = block[: len(_MATRIX) - 1], begin
+            if (found := _after_last_matrix(block)) >= 0:
+                start = begin + found
+            rest, stop = block[:_MATRIX_BYTES], begin
         if start < 0:
-            return None
+            raise SourceUnreadable(f'"{path.name}" has no matrix (truncated?)', where=str(path), hint=RESTORE)
         file.seek(start)
         position = start
         while block := file.read(BLOCK):
@@ -137,7 +154,15 @@ def matrix_span(path: Path) -> tuple[int, int] | None:
             if quote >= 0:
                 return start, position + quote
             position += len(block)
-    raise SourceUnreadable(f'"{path.name}" ends inside its matrix', where=str(path))
+    raise SourceUnreadable(f'"{path.name}" ends inside its matrix', where=str(path), hint=RESTORE)
+
+
+def _after_last_matrix(block: bytes) -> int:
+    at = len(block)
+    while (at := block.rfind(b'"matrix"', 0, at)) >= 0:
+        if match := _MATRIX.match(block, at):
+            return match.end()
+    return -1
 
 
 def vector_dim(path: Path) -> int | None:
@@ -153,19 +178,43 @@ def count_records(path: Path) -> dict[str, int]:
         return {"nodes": _count_tags(path, b"node"), "edges": _count_tags(path, b"edge")}
     namespace = next(item for item in NAMESPACES if file_of(item.name) == path.name)
     if namespace.slot is Slot.VECTOR:
-        span = matrix_span(path)
-        return {namespace.name: _count(path, b'"__id__":', span[0] if span else path.stat().st_size)}
+        start, _ = matrix_span(path)
+        return {namespace.name: _count_ids(path, start)}
     return {namespace.name: _count_keys(path)}
+
+
+def _count_ids(path: Path, end: int) -> int:
+    """Rows of a vector file; a quote inside a text is escaped, so this is always a key."""
+    found = seen = 0
+    with path.open("rb") as file:
+        for block in _blocks(file, end, _ID_BYTES):
+            found += sum(match.end() > seen for match in _ID.finditer(block))
+            seen = min(_ID_BYTES, len(block))
+    return found
 
 
 def _count_keys(path: Path) -> int:
     with path.open("rb") as file:
-        indented = re.match(rb'(\xef\xbb\xbf)?\{\r?\n  "', file.read(16)) is not None
+        indented = _INDENTED.match(file.read(16)) is not None
     if indented:
         # A raw line break cannot stand inside a JSON string, so this token is always a top-level key.
         return _count(path, b'\n  "', path.stat().st_size)
     try:
         with path.open("rb") as file:
-            return sum(1 for prefix, event, _ in ijson.parse(file) if event == "map_key" and prefix == "")
-    except ijson.JSONError as error:
+            if file.read(3) != _BOM:
+                file.seek(0)
+            return _top_level_keys(file)
+    except (ijson.JSONError, UnicodeDecodeError) as error:
         raise SourceUnreadable(f'"{path.name}" is not valid JSON: {error}', where=str(path)) from None
+
+
+def _top_level_keys(file: BinaryIO) -> int:
+    found = depth = 0
+    for event, _ in ijson.basic_parse(file):
+        if event in ("start_map", "start_array"):
+            depth += 1
+        elif event in ("end_map", "end_array"):
+            depth -= 1
+        elif event == "map_key" and depth == 1:
+            found += 1
+    return found

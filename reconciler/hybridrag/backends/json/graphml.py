@@ -15,12 +15,20 @@ from .kv import BATCH_BYTES, Counted, malformed
 
 _NS = "{http://graphml.graphdrawing.org/xmlns}"
 _KEY, _NODE, _EDGE = _NS + "key", _NS + "node", _NS + "edge"
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false", "1", "0"):
+        raise ValueError(f'"{text[:20]}" is not a boolean')
+    return text.lower() in ("true", "1")
+
+
 _CASTS: dict[str, Callable[[str], Any]] = {
     "int": int,
     "long": int,
     "float": float,
     "double": float,
-    "boolean": lambda text: text.strip().lower() in ("true", "1"),
+    "boolean": _boolean,
 }
 Types = dict[str, tuple[str, Callable[[str], Any]]]
 
@@ -95,5 +103,7 @@ def _attributes(element: Any, types: Types) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for data in element:
         name, cast = types[data.attrib["key"]]
-        fields[name] = cast(data.text or "")
+        fields[name] = (
+            "" if data.text is None else cast(data.text)
+        )  # empty is "", whatever the type (networkx)
     return fields

@@ -22,10 +22,17 @@ _BOM = b"\xef\xbb\xbf"
 def malformed(path: Path, after: int, error: object) -> SourceUnreadable:
     """The error for a damaged file: which one, after how many good records, and what to do."""
     reason = re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
+    # Python's own parser also takes NaN and numbers of any size.
+    other = (
+        ""
+        if re.search("overflow|malformed number|char in json text", reason)
+        else " (LightRAG cannot open it either)"
+    )
+    records = "record" if after == 1 else "records"
     return SourceUnreadable(
-        f'"{path.name}" is damaged after {after:,} good records: {reason[:160]}',
+        f'"{path.name}" is damaged after {after:,} good {records}: {reason[:160]}',
         where=str(path),
-        hint=f"repair or restore {path.name} (LightRAG cannot open it either), then run hybridrag plan again",
+        hint=f"repair or restore {path.name}{other}, then run hybridrag plan again",
     )
 
 

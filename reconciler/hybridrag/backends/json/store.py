@@ -80,6 +80,8 @@ class JsonStore:
                     facts[f"records/{namespace}"] = count
             except SourceUnreadable as error:
                 facts[f"damaged/{path.name}"] = error.what
+        if place := files.anchor(self._folder):
+            facts["anchor"] = place
         facts["bytes"] = total
         facts["fingerprint"] = files.fingerprint(self._folder)
         unfinished = files.unfinished_writes(self._folder)

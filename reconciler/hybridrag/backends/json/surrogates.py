@@ -29,9 +29,11 @@ class SurrogateWatch:
         text = self._text + block
         end = len(text) if not block else len(text) - _PAIR
         found = None
-        if b"\\ud" in text or b"\\uD" in text:
+        if b"\\u" in text and (b"\\ud" in text or b"\\uD" in text):
             found = self._search(text, end)
         kept = max(0, len(text) - _BEFORE)
+        while kept and text[kept - 1] == 0x5C:  # a run of backslashes counts only as a whole
+            kept -= 1
         self._judged = max(self._judged, self._start + end)
         self._text, self._start = text[kept:], self._start + kept
         return found

@@ -21,41 +21,36 @@ import pybase64
 from hybridrag.errors import SourceUnreadable
 from hybridrag.model.data import Batch, Vectors
 
-from .files import matrix_span, vector_dim
+from .files import BLOCK, RESTORE, matrix_span, vector_dim
 from .kv import BATCH_BYTES, JsonText, malformed
 
 _OWN = frozenset({"__id__", "__created_at__", "__write_seq__", "vector"})
-_RESTORE = "the file is inconsistent; restore it, or let LightRAG rebuild it"
 COPIES_AGREE = 1e-3
-"""Largest allowed 1 - cos between the two copies; float16 rounding alone stays far below it."""
+"""Largest allowed |1 - cos| between the two copies; float16 rounding alone stays far below it."""
 
 
 class _Matrix:
     """Sequential rows of the base64 matrix, decoded block by block."""
 
-    def __init__(self, path: Path, span: tuple[int, int] | None, dim: int) -> None:
+    def __init__(self, path: Path, span: tuple[int, int], dim: int) -> None:
         self._path, self._dim = path, dim
-        self._file = path.open("rb") if span else None
-        self._left = 0
+        self._file = path.open("rb")
+        self._file.seek(span[0])
+        self._left = span[1] - span[0]
         self._pending = b""
-        self.exhausted = True
-        if self._file and span:
-            self._file.seek(span[0])
-            self._left = span[1] - span[0]
-            self.exhausted = self._left == 0
+        self.exhausted = self._left == 0
 
     def __enter__(self) -> _Matrix:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._file:
-            self._file.close()
+        self._file.close()
 
     def take(self, rows: int) -> Vectors:
         """The next `rows` rows, shape (rows, dim)."""
         wanted = rows * self._dim * 4
         parts, size = [self._pending], len(self._pending)
-        while size < wanted and self._left > 0 and self._file is not None:
+        while size < wanted and self._left > 0:
             text = self._file.read(min(1 << 20, self._left))
             self._left -= len(text)
             try:
@@ -64,7 +59,7 @@ class _Matrix:
                 raise SourceUnreadable(
                     f'the matrix of "{self._path.name}" is not base64: {error}',
                     where=str(self._path),
-                    hint=_RESTORE,
+                    hint=RESTORE,
                 ) from None
             parts.append(block)
             size += len(block)
@@ -73,7 +68,7 @@ class _Matrix:
             raise SourceUnreadable(
                 f'the matrix of "{self._path.name}" holds fewer rows than its data',
                 where=str(self._path),
-                hint=_RESTORE,
+                hint=RESTORE,
             )
         self._pending = data[wanted:]
         self.exhausted = self._left <= 0 and not self._pending
@@ -85,18 +80,17 @@ def read_vectors(path: Path, namespace: str, *, skip: int, rows: int) -> Iterato
     if not path.is_file():
         return
     dim = vector_dim(path)
-    if dim is None:
-        raise SourceUnreadable(
-            f'"{path.name}" does not say its embedding_dim', where=str(path), hint=_RESTORE
-        )
+    if not dim:
+        raise SourceUnreadable(f'"{path.name}" does not say its embedding_dim', where=str(path), hint=RESTORE)
     span = matrix_span(path)
+    _check_end(path, span[1])
     rows = max(1, min(rows, BATCH_BYTES // (dim * 4)))
     position = start = 0
     with path.open("rb") as file, _Matrix(path, span, dim) as matrix:
         # The parser is shown the file up to the matrix only, so that it never buffers that huge string.
-        counted = JsonText(file, path, span[0] if span else None)
+        counted = JsonText(file, path, span[0])
         items = ijson.items(counted, "data.item", use_float=True)
-        while chunk := _take(items, rows, path, position, cut=span is not None):
+        while chunk := _take(items, rows, path, position):
             position += len(chunk)
             block = matrix.take(len(chunk))
             if position <= skip:
@@ -114,11 +108,31 @@ def read_vectors(path: Path, namespace: str, *, skip: int, rows: int) -> Iterato
             raise SourceUnreadable(
                 f'the matrix of "{path.name}" holds more rows than its data ({position:,})',
                 where=str(path),
-                hint=_RESTORE,
+                hint=RESTORE,
             )
 
 
-def _take(items: Iterator[Any], rows: int, path: Path, position: int, *, cut: bool) -> list[dict[str, Any]]:
+def _check_end(path: Path, end: int) -> None:
+    """What follows the matrix must close the file; a file that is cut off there is not whole either."""
+    events = ijson.sendable_list()
+    parser = ijson.basic_parse_coro(events)
+    try:
+        with path.open("rb") as file:
+            file.seek(end)
+            parser.send(b'{"matrix": "')
+            while block := file.read(BLOCK):
+                parser.send(block)
+                events.clear()
+        parser.close()
+    except (ijson.JSONError, UnicodeDecodeError) as error:
+        raise SourceUnreadable(
+            f'"{path.name}" does not end as it should: {" ".join(str(error).split())[:60]}',
+            where=str(path),
+            hint=RESTORE,
+        ) from None
+
+
+def _take(items: Iterator[Any], rows: int, path: Path, position: int) -> list[dict[str, Any]]:
     """Up to `rows` rows. The parser's complaint about the cut before the matrix is the expected end."""
     chunk: list[dict[str, Any]] = []
     try:
@@ -127,13 +141,13 @@ def _take(items: Iterator[Any], rows: int, path: Path, position: int, *, cut: bo
                 raise SourceUnreadable(
                     f'row {position + len(chunk)} of "{path.name}" is not an object',
                     where=str(path),
-                    hint=_RESTORE,
+                    hint=RESTORE,
                 )
             chunk.append(row)
             if len(chunk) >= rows:
                 break
     except ijson.IncompleteJSONError as error:
-        if not cut or "premature EOF" not in str(error):
+        if "premature EOF" not in str(error):
             raise malformed(path, position + len(chunk), error) from None
     except (ijson.JSONError, UnicodeDecodeError) as error:
         raise malformed(path, position + len(chunk), error) from None
@@ -143,7 +157,7 @@ def _take(items: Iterator[Any], rows: int, path: Path, position: int, *, cut: bo
 def _row_key(row: dict[str, Any], path: Path) -> str:
     key = row.get("__id__")
     if not isinstance(key, str):
-        raise SourceUnreadable(f'a row of "{path.name}" has no "__id__"', where=str(path), hint=_RESTORE)
+        raise SourceUnreadable(f'a row of "{path.name}" has no "__id__"', where=str(path), hint=RESTORE)
     return key
 
 
@@ -167,28 +181,26 @@ def _restore(rows: list[dict[str, Any]], matrix: Vectors, path: Path) -> Vectors
         try:
             half = np.frombuffer(zlib.decompress(pybase64.b64decode(text), bufsize=2 * dim), dtype="<f2")
             originals[index] = half
-        except (binascii.Error, zlib.error, ValueError) as error:
+        except (binascii.Error, zlib.error, ValueError, TypeError) as error:
             raise SourceUnreadable(
                 f'the vector of "{row.get("__id__")}" in "{path.name}" cannot be decoded: {error}',
                 where=str(path),
-                hint=_RESTORE,
+                hint=RESTORE,
             ) from None
         known[index] = True
     norms = np.sqrt(np.einsum("ij,ij->i", originals, originals, dtype=np.float64))
     dots = np.einsum("ij,ij->i", originals, matrix, dtype=np.float64)
     # A zero vector is NaN in the matrix (0/0), and beyond 65,504 the float16 copy is infinite: the other copy counts.
     usable = known & np.isfinite(norms) & (norms > 0) & np.isfinite(dots)
-    apart = usable & (1.0 - dots / np.where(usable, norms, 1.0) > COPIES_AGREE)
+    # Both ways: a matrix row that is not of unit length gives a "cosine" above 1.
+    apart = usable & (np.abs(1.0 - dots / np.where(usable, norms, 1.0)) > COPIES_AGREE)
     if apart.any():
         name = rows[int(np.argmax(apart))].get("__id__")
         raise SourceUnreadable(
             f'"{path.name}" holds two different vectors for "{name}" (its data and its matrix disagree)',
             where=str(path),
-            hint=_RESTORE,
+            hint=RESTORE,
         )
-    restored = np.where(
-        usable[:, None],
-        matrix * norms[:, None].astype(np.float32),
-        np.where(known[:, None] & (norms == 0)[:, None], originals, matrix),
-    )
+    scale = np.where(usable, norms, 1.0).astype(np.float32)
+    restored = np.where((known & (norms == 0))[:, None], originals, matrix * scale[:, None])
     return np.ascontiguousarray(restored, dtype=np.float32)

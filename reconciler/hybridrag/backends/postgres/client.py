@@ -8,8 +8,9 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import asyncpg
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
@@ -19,12 +20,29 @@ from hybridrag.model.secret import Secret
 
 from .spec import TlsSpec
 
+T = TypeVar("T")
 CONNECT_TIMEOUT_S = 5.0
 TRANSIENT = (
     ConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.TooManyConnectionsError,
     asyncio.TimeoutError,
+)
+
+
+FAILURES = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    asyncio.TimeoutError,
+)
+"""What a connection and its statements may raise; `explain` has words for each."""
+_LOST = (
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.ConnectionDoesNotExistError,
+    asyncpg.InternalClientError,
 )
 
 
@@ -58,6 +76,13 @@ def _tls(spec: TlsSpec) -> ssl.SSLContext | str | bool:
     return context
 
 
+def _is_lost(error: BaseException) -> bool:
+    """Whether the server went away; how asyncpg says so depends on what it was doing at that moment."""
+    if isinstance(error, asyncpg.InterfaceError):
+        return "closed" in str(error) or "in progress" in str(error)
+    return isinstance(error, _LOST)
+
+
 def explain(error: BaseException, endpoint: Endpoint) -> BackendUnavailable:
     """The error of a failed connection or statement in words, with the next thing to do."""
     who = f'backend "{endpoint.name}" (postgres at {endpoint.address})'
@@ -80,6 +105,11 @@ def explain(error: BaseException, endpoint: Endpoint) -> BackendUnavailable:
     if isinstance(error, asyncpg.DiskFullError):
         return BackendUnavailable(
             f"{who} has no space left: {error}", hint="free disk space, then run hybridrag apply"
+        )
+    if _is_lost(error):
+        return BackendUnavailable(
+            f"{who} ended the connection in the middle of the work",
+            hint="see its log and that it runs (hybridrag status); then hybridrag apply goes on from the checkpoint",
         )
     if isinstance(error, asyncpg.PostgresError):
         return BackendUnavailable(
@@ -141,9 +171,31 @@ async def connection(
         try:
             yield opened
         finally:
-            with contextlib.suppress(
-                asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncio.TimeoutError
-            ):
+            with contextlib.suppress(*FAILURES):
                 await opened.close(timeout=2)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncio.TimeoutError) as error:
+    except FAILURES as error:
         raise explain(error, endpoint) from error
+
+
+async def while_open(opened: asyncpg.Connection, operation: Coroutine[Any, Any, T]) -> T:
+    """Await a COPY towards the server. If that dies with data on the way, asyncpg 0.32 waits for ever; this does not."""
+    lost = asyncio.get_running_loop().create_future()
+
+    def ended(_: object) -> None:
+        if not lost.done():
+            lost.set_result(None)
+
+    opened.add_termination_listener(ended)
+    task = asyncio.ensure_future(operation)
+    try:
+        await asyncio.wait({task, lost}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            await asyncio.wait({task}, timeout=1)  # it may be about to say why
+        if not task.done():
+            raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+        return task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        opened.remove_termination_listener(ended)

@@ -173,9 +173,10 @@ TABLES: Mapping[str, Table] = {
 def table_name(namespace: str, embedding: Embedding) -> str:
     """Physical table of a namespace; vector tables carry LightRAG's model suffix (`base.py`, EmbeddingFunc)."""
     table = TABLES[namespace]
-    if not table.vector or not embedding.model:
+    name = (embedding.model or "").strip()
+    if not table.vector or not name:
         return table.name
-    model = re.sub(r"[^a-zA-Z0-9_]", "_", embedding.model.lower())
+    model = re.sub(r"[^a-zA-Z0-9_]", "_", name.lower())
     return f"{table.name}_{model}_{embedding.dim}d"
 
 

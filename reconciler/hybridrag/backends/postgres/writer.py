@@ -13,11 +13,11 @@ from hybridrag.errors import BackendUnavailable, PlanRefused
 from hybridrag.model.data import NAMESPACES, Batch, Slot
 from hybridrag.model.ports import Embedding, Encoded, SchemaMaker, Selection
 
-from .client import Endpoint, connection, explain
+from .client import FAILURES, Endpoint, connection, explain, while_open
 from .copy_binary import Encoder
 from .ledger import Ledger
 from .rows import Shape
-from .tables import table_name
+from .tables import index_name, table_name
 
 LOCK_PATIENCE_S = 20.0
 """How long a dead predecessor's session may take to be noticed by the server (it checks every 2 s)."""
@@ -67,6 +67,7 @@ class PostgresWriter:
             mark = None
         if mark is None:
             await self._create_schema()
+            await self._complete_schema()
             await self._refuse_foreign_data()
             await self._begin()
         await self._opened.execute(_BULK)
@@ -77,6 +78,18 @@ class PostgresWriter:
             f'workspace "{self._workspace}" in backend "{self._endpoint.name}" cannot be written: {why}',
             hint="give the database another workspace in the spec, or empty that one yourself",
         )
+
+    async def _complete_schema(self) -> None:
+        """Indexes that LightRAG makes only together with a table: a kill in between leaves them out for good."""
+        for namespace in NAMESPACES:
+            table = self._table(namespace.name)
+            if namespace.slot is not Slot.VECTOR or await self._opened.fetchval(
+                f"SELECT EXISTS (SELECT 1 FROM {table})"
+            ):
+                continue
+            for kind, columns in (("id", "id"), ("workspace_id", "workspace, id")):
+                name = index_name(table, kind)
+                await self._opened.execute(f'CREATE INDEX IF NOT EXISTS "{name}" ON {table} ({columns})')
 
     async def _refuse_foreign_data(self) -> None:
         for namespace in NAMESPACES:
@@ -134,14 +147,21 @@ class PostgresWriter:
                 if data is None:
                     order = await self._chunk_order(batch.keys)
                     data = encoder.encode(batch, lambda key: order.get(key, (None, None)))
-                await self._opened.copy_to_table(
-                    self._table(batch.namespace), source=_once(data), columns=encoder.columns, format="binary"
+                table, columns = self._table(batch.namespace), encoder.columns
+                await while_open(
+                    self._opened,
+                    self._opened.copy_to_table(table, source=_once(data), columns=columns, format="binary"),
                 )
                 await self._ledger.checkpoint(batch.namespace, batch.position)
         except asyncpg.UniqueViolationError as error:
             raise BackendUnavailable(
                 f"{batch.namespace} holds a record twice: {error.detail or 'the same id'}",
                 hint="remove the duplicate from the source, then run hybridrag apply",
+            ) from None
+        except asyncpg.ForeignKeyViolationError as error:
+            raise BackendUnavailable(
+                f"an edge of the graph leads to a node that does not exist: {error.detail}",
+                hint="add the node to the source or remove the edge, then run hybridrag apply",
             ) from None
 
     async def _chunk_order(self, keys: list[str]) -> dict[str, tuple[int | None, int | None]]:
@@ -249,5 +269,5 @@ class PostgresWriterSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
         await self._stack.aclose()
-        if isinstance(error, (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncio.TimeoutError)):
+        if isinstance(error, FAILURES):
             raise explain(error, self._endpoint) from error

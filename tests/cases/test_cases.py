@@ -1,0 +1,215 @@
+"""Case files: what is wanted and observed -> the plan, or the error. And what holds for every plan whatsoever."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hybridrag.actions import ORDER
+from hybridrag.backends.postgres.observe import problems as postgres_problems
+from hybridrag.errors import HybridragError
+from hybridrag.model.data import NAMESPACES
+from hybridrag.model.facts import Observation
+from hybridrag.model.plan import Plan, Step
+from hybridrag.model.ports import Embedding
+from hybridrag.model.wanted import Wanted
+from hybridrag.planner import make_plan
+from hybridrag.planner.planning import migration_id
+
+HERE = Path(__file__).parent
+BASE = yaml.safe_load((HERE / "base.yaml").read_text("utf-8"))
+CASES = sorted(path.stem for path in HERE.glob("*.yaml") if path.stem != "base")
+
+
+def _named(value: Any, names: dict[str, str]) -> Any:
+    """The base with `$` and `$backend` filled in."""
+    if isinstance(value, dict):
+        return {_named(key, names): _named(item, names) for key, item in value.items()}
+    if isinstance(value, str):
+        for name, text in names.items():
+            value = value.replace(name, text)
+    return value
+
+
+def _wanted(case: dict[str, Any]) -> list[Wanted]:
+    found = []
+    for name, more in (case.get("databases") or {"notes": {}}).items():
+        fields = _named({**BASE["wanted"], **more}, {"$": name})
+        embedding = Embedding(model=fields.pop("model"), dim=fields.pop("dim"))
+        found.append(Wanted(database=name, embedding=embedding, **fields))
+    return found
+
+
+def _observation(case: dict[str, Any], wanted: Sequence[Wanted]) -> Observation:
+    facts: dict[str, dict[str, Any]] = {}
+    for item in wanted:
+        facts.update(_named(BASE["observed"], {"$backend": item.backend, "$": item.database}))
+    for thing, change in (case.get("observed") or {}).items():
+        if change is None:
+            facts.pop(thing, None)
+        else:
+            facts[thing] = {**facts.get(thing, {}), **change}
+    for item in wanted:
+        place = facts.get(f"store/{item.database}@{item.backend}", {})
+        if place.get("migration") == "$this":
+            fingerprint = str(facts[f"store/{item.database}@json"]["fingerprint"])
+            place["migration"] = migration_id(item, fingerprint)
+    return Observation(facts=facts)
+
+
+def _plan(wanted: Sequence[Wanted], observation: Observation) -> Plan:
+    found = {
+        item.database: postgres_problems(
+            item.backend, observation.of(f"backend/{item.backend}"), item.embedding
+        )
+        for item in wanted
+        if item.backend_type == "postgres"
+    }
+    return make_plan("dev", "spec", wanted, observation, found)
+
+
+def _matches(step: Step, wanted: str | dict[str, Any]) -> None:
+    expected = {"id": wanted} if isinstance(wanted, str) else dict(wanted)
+    for name in ("summary", "reason"):
+        assert str(expected.pop(name, "")) in getattr(step, name)
+    if "hazards" in expected:
+        assert [hazard.kind.value for hazard in step.hazards] == expected.pop("hazards")
+    if "depends_on" in expected:
+        assert list(step.depends_on) == expected.pop("depends_on")
+    assert {name: getattr(step, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_case(name: str) -> None:
+    """Each file says in `about` what is true."""
+    case = yaml.safe_load((HERE / f"{name}.yaml").read_text("utf-8"))
+    assert case.keys() <= {"about", "databases", "observed", "expect"}
+    wanted = _wanted(case)
+    observation, expect = _observation(case, wanted), case["expect"]
+    if error := expect.get("error"):
+        with pytest.raises(HybridragError) as caught:
+            _plan(wanted, observation)
+        assert type(caught.value).__name__ == error["class"]
+        for words in error["words"]:
+            assert words in caught.value.what
+        assert error.get("hint", "") in (caught.value.hint or "")
+        return
+    plan = _plan(wanted, observation)
+    assert [step.id for step in plan.steps] == [
+        step if isinstance(step, str) else step["id"] for step in expect["steps"]
+    ]
+    for step, described in zip(plan.steps, expect["steps"], strict=True):
+        _matches(step, described)
+    assert list(plan.moves) == expect.get("moves", [])
+    assert list(plan.in_place) == expect.get("in_place", [])
+    assert list(plan.warnings) == expect.get("warnings", [])
+    _holds_for_every_plan(plan)
+
+
+def _holds_for_every_plan(plan: Plan) -> None:
+    seen: set[str] = set()
+    for step in plan.steps:
+        assert step.id not in seen, "a step stands twice"
+        assert set(step.depends_on) <= seen, f"{step.id} depends on something later"
+        assert step.id == f"{step.verb}.{step.target}"
+        assert step.reason
+        seen.add(step.id)
+    for target in {step.target for step in plan.steps}:
+        verbs = [ORDER.index(step.verb) for step in plan.steps if step.target == target]
+        assert verbs == sorted(verbs), f"the verbs of {target} are out of order"
+        names = {ORDER[verb] for verb in verbs}
+        assert not names & {"pause"} or "resume" in names, "a pause without its end"
+        assert not names & {"migrate"} or {"validate", "verify", "switch"} <= names
+        position = {step.id: index for index, step in enumerate(plan.steps)}
+        if {"migrate", "switch"} <= names:
+            assert position[f"verify.{target}"] < position[f"switch.{target}"]
+
+
+_names = st.sampled_from(["one", "two", "ключ"])
+_backends = st.sampled_from(["pg", "pg2", "files"])
+_value = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(st.characters(), max_size=5),
+    st.sampled_from(["pg", "files", "json", "postgres", "switched", "copying", "copied", "verified", "absent", "stopped", "f1", 96]),
+)  # fmt: skip
+_fact_names = st.sampled_from(
+    ["type", "reachable", "state", "migration", "source_fingerprint", "fingerprint", "bytes", "exists", "missing", "problem",
+     "hint", "backend", "backend_type", "drifted", "paused", "foreign_vectors", "neighbours/chunks", "damaged/kv_store_x.json",
+     "dim/vdb_chunks.json", "version_num", "version", "pgvector", "pgvector_available", "superuser", "may_create_schema",
+     "may_create_tables", "encoding", "standby", "", "dim/", "records/"]
+    + [f"records/{namespace.name}" for namespace in NAMESPACES]
+)  # fmt: skip
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> tuple[list[Wanted], Observation]:
+    """Any wishes, and anything observed of them: facts of any value, present or not, on a healthy base or alone."""
+    wanted = []
+    facts: dict[str, dict[str, Any]] = {}
+    for name in draw(st.lists(_names, max_size=3, unique=True)):
+        backend = draw(_backends)
+        kind = "json" if backend == "files" else "postgres"
+        embedding = Embedding(
+            model=draw(st.none() | st.text(max_size=3)), dim=draw(st.integers(1, 4000) | st.just(96))
+        )
+        wanted.append(
+            Wanted(database=name, path=f"/data/{name}", workspace=name, backend=backend, backend_type=kind,
+                   provisioned=draw(st.booleans()), embedding=embedding, batch=1000)
+        )  # fmt: skip
+        for thing, healthy in _named(BASE["observed"], {"$backend": backend, "$": name}).items():
+            known = draw(st.sampled_from([healthy, healthy, healthy, {}]))
+            facts[thing] = {**known, **draw(st.dictionaries(_fact_names, _value, max_size=3))}
+            if draw(st.integers(0, 9)) == 0:
+                del facts[thing]
+        if draw(st.booleans()):
+            facts[f"journal/{name}"] = {"paused": draw(_value)}
+    return wanted, Observation(facts=facts)
+
+
+@given(worlds())
+@settings(max_examples=400, deadline=None)
+def test_whatever_is_observed_a_plan_is_sound_or_refused_in_words(
+    world: tuple[list[Wanted], Observation],
+) -> None:
+    """No other exception; the same world gives the same plan; neither wishes nor facts are touched; order holds."""
+    wanted, observation = world
+    before = (repr(wanted), repr(observation), observation.digest)
+    try:
+        plan = _plan(wanted, observation)
+    except HybridragError as error:
+        told = str(error)
+        with pytest.raises(type(error)) as again:
+            _plan(wanted, observation)
+        assert str(again.value) == told != ""
+    else:
+        assert _plan(wanted, observation) == plan
+        _holds_for_every_plan(plan)
+        moved = {step.target for step in plan.steps if step.verb != "provision"}
+        assert set(plan.moves) <= moved
+        assert moved | set(plan.in_place) | {item.database for item in wanted} == {
+            item.database for item in wanted
+        }
+        assert not set(plan.in_place) & moved
+    assert (repr(wanted), repr(observation), observation.digest) == before
+
+
+@given(worlds(), st.randoms())
+@settings(max_examples=60, deadline=None)
+def test_the_order_in_which_things_were_seen_changes_nothing(
+    world: tuple[list[Wanted], Observation], random: Any
+) -> None:
+    """Observation is concurrent; its digest, and so staleness, must not depend on who answered first."""
+    _, observation = world
+    shuffled = list(observation.facts.items())
+    random.shuffle(shuffled)
+    turned = {thing: dict(reversed(list(facts.items()))) for thing, facts in shuffled}
+    assert Observation(facts=turned).digest == observation.digest

@@ -1,0 +1,720 @@
+"""Bad input: each mistake has its exit code, words that name the thing and the next command, and changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import hybridrag
+from hybridrag.actions import migrate as migrate_action
+from hybridrag.actions import validate as validate_action
+from hybridrag.actions import verify as verify_action
+from hybridrag.backends.postgres.embedded_place import free_port
+from hybridrag.cli import main
+from hybridrag.errors import PlanRefused
+from tests.conftest import DIM, EXAMPLE, Project, Server, clean_environment, digests, make_project
+from tests.support.target import relations, rows_held, run_sql
+
+CANARY = "kanari-7Q!x"
+"""The password of the roles below; it may stand in no output and in no file of ours."""
+
+Change = Callable[[Project], object]
+
+
+# --- the world of a case ---
+
+
+@pytest.fixture(scope="module")
+def empty(server: Server) -> Iterator[str]:
+    """A database that every case must leave as empty as it was."""
+    name = f"empty_{os.getpid()}"
+    run_sql(server.dsn("tester"), f"CREATE DATABASE {name}")
+    yield name
+    run_sql(server.dsn("tester"), f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def untouched(tmp_path: Path, server: Server, empty: str) -> Iterator[Project]:
+    """The example wanted in the empty database; a case that fills it fails alone."""
+    before = relations(server.dsn(empty))
+    yield make_project(tmp_path / "project", server, empty, EXAMPLE / "archive")
+    if relations(server.dsn(empty)) != before:
+        run_sql(server.dsn("tester"), f"DROP DATABASE {empty} WITH (FORCE)", f"CREATE DATABASE {empty}")
+
+
+@pytest.fixture
+def poor(server: Server, empty: str) -> Iterator[str]:
+    """A role that may log in and nothing else."""
+    name = f"poor_{os.getpid()}"
+    run_sql(server.dsn("tester"), f"CREATE ROLE {name} LOGIN PASSWORD '{CANARY}'")
+    yield name
+    run_sql(server.dsn(empty), f"DROP OWNED BY {name}", f"DROP ROLE {name}")
+
+
+def serving(project: Project) -> str | None:
+    """The backend that the registry names, read as a stranger would."""
+    found = re.findall(
+        r"^    backend: (.*)$", registry(project).read_text() if registry(project).exists() else "", re.M
+    )
+    return None if not found or found[0] == "null" else found[0]
+
+
+def registry(project: Project) -> Path:
+    return project.folder / "state" / "test" / "registry.yaml"
+
+
+def steps_begun(project: Project) -> list[str]:
+    """Steps of the last apply, from its event stream; empty when it never began."""
+    file = project.folder / "events.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    return [line["step"].partition(".")[0] for line in lines if line["type"] == "step_started"]
+
+
+def words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def assert_refused(
+    done: subprocess.CompletedProcess[str], code: int, *says: str, secrets: tuple[str, ...] = (CANARY,)
+) -> None:
+    """The exit code, the words and the next command; no traceback, no secret."""
+    said = f"{done.stdout}\n{done.stderr}"
+    assert done.returncode == code, said
+    assert "Traceback" not in said
+    assert "unexpected" not in done.stderr, said
+    for secret in secrets:
+        assert secret not in said
+    assert words(done.stderr).startswith("error:"), said
+    for part in says:
+        assert part in words(done.stderr), f"{part!r} is not in: {words(done.stderr)}"
+    assert "→" in done.stderr, f"no next command: {done.stderr}"
+
+
+def apply(project: Project, *more: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return project.run("apply", "--auto-approve", "--events", "events.jsonl", *more, **variables)
+
+
+def apply_here(project: Project) -> subprocess.CompletedProcess[str]:
+    """The same in this process, which saves half a second of start-up for each of many cases."""
+    argv = ["apply", "--auto-approve", "--events", "events.jsonl"]
+    kept = clean_environment()
+    done = CliRunner().invoke(main, argv, env={name: kept.get(name) for name in os.environ})
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+    return subprocess.CompletedProcess(argv, done.exit_code, done.stdout, done.stderr)
+
+
+# --- ways to spoil ---
+
+
+def edit(name: str, old: str, new: str) -> Change:
+    """Replace the first occurrence in a file of the database."""
+
+    def change(project: Project) -> None:
+        path = project.data / name
+        text = path.read_text("utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new, 1), "utf-8")
+
+    return change
+
+
+def cut(name: str, part: float) -> Change:
+    """Leave only the first part of a file."""
+
+    def change(project: Project) -> None:
+        path = project.data / name
+        os.truncate(path, int(path.stat().st_size * part))
+
+    return change
+
+
+def spec(old: str, new: str) -> Change:
+    """Replace in the spec."""
+
+    def change(project: Project) -> None:
+        path = project.folder / "hybridrag.yaml"
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+
+    return change
+
+
+def kv(name: str, spoil: Callable[[dict[str, Any]], object]) -> Change:
+    """Change a key-value file as an object."""
+
+    def change(project: Project) -> None:
+        path = project.data / f"kv_store_{name}.json"
+        whole = json.loads(path.read_text("utf-8"))
+        spoil(whole)
+        path.write_text(json.dumps(whole, indent=2), "utf-8")  # ASCII: a lone surrogate stays an escape
+
+    return change
+
+
+def vdb(name: str, spoil: Callable[[dict[str, Any]], object]) -> Change:
+    """Change a vector file as an object."""
+
+    def change(project: Project) -> None:
+        path = project.data / f"vdb_{name}.json"
+        whole = json.loads(path.read_text("utf-8"))
+        spoil(whole)
+        path.write_text(json.dumps(whole, ensure_ascii=False), "utf-8")
+
+    return change
+
+
+def first(whole: dict[str, Any]) -> dict[str, Any]:
+    return next(iter(whole.values()))
+
+
+def matrix_of(whole: dict[str, Any]) -> Any:
+    return np.frombuffer(base64.b64decode(whole["matrix"]), "<f4").reshape(-1, whole["embedding_dim"]).copy()
+
+
+def put_matrix(whole: dict[str, Any], matrix: Any) -> None:
+    whole["matrix"] = base64.b64encode(np.ascontiguousarray(matrix).tobytes()).decode()
+
+
+def not_a_number(whole: dict[str, Any]) -> None:
+    """NaN in both copies of the second vector."""
+    matrix = matrix_of(whole)
+    matrix[1, 0] = np.nan
+    put_matrix(whole, matrix)
+    half = np.full(whole["embedding_dim"], np.nan, "<f2")
+    whole["data"][1]["vector"] = base64.b64encode(zlib.compress(half.tobytes())).decode()
+
+
+def swapped(whole: dict[str, Any]) -> None:
+    """The matrix holds the second row's vector where the data has the first's."""
+    matrix = matrix_of(whole)
+    put_matrix(whole, matrix[[1, 0, *range(2, len(matrix))]])
+
+
+def twice_in_kv(project: Project) -> None:
+    """The first record of `text_chunks` once more at the end of the file, as no JSON library would write it."""
+    path = project.data / "kv_store_text_chunks.json"
+    text = path.read_text("utf-8")
+    key, record = next(iter(json.loads(text).items()))
+    path.write_text(f"{text.rstrip()[:-2]},\n  {json.dumps(key)}: {json.dumps(record)}\n}}", "utf-8")
+
+
+def twice_in_vdb(whole: dict[str, Any]) -> None:
+    matrix = matrix_of(whole)
+    whole["data"].append(whole["data"][0])
+    put_matrix(whole, np.concatenate([matrix, matrix[:1]]))
+
+
+def write_registry(text: str) -> Change:
+    def change(project: Project) -> None:
+        registry(project).parent.mkdir(parents=True)
+        registry(project).write_text(text)
+
+    return change
+
+
+# --- refused before anything is begun, or by `validate` ---
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is spoiled, the exit code, what the error says, and whether the plan or `validate` finds it."""
+
+    change: Change
+    code: int
+    says: tuple[str, ...]
+    found_by: str = "plan"
+
+
+GRAPH = "graph_chunk_entity_relation.graphml"
+REGISTRY_OF = "version: 1\ndatabases:\n  notes: {{name: notes, path: x, backend: {0}, backend_type: {1}}}\n"
+
+CASES = {
+    # the folder
+    "folder missing": Case(lambda p: shutil.rmtree(p.data), 6, ("notes", "does not exist", "databases.notes.path")),
+    "folder is a file": Case(
+        lambda p: (shutil.rmtree(p.data), p.data.write_text("x")), 6, ("notes", "does not exist")
+    ),
+    "folder empty": Case(
+        lambda p: [f.unlink() for f in p.data.iterdir()], 6, ("holds no LightRAG database", "databases.notes.path")
+    ),
+    "folder one too high": Case(
+        spec("path: ./notes", "path: ./"), 6, ("holds no LightRAG database", '"notes" below it does')
+    ),
+    "a writer in the middle of a flush": Case(
+        lambda p: (p.data / "kv_store_doc_status.json.tmp.4711.1").write_text("{"),
+        5, ("somebody is writing", "kv_store_doc_status.json.tmp.4711.1", "hybridrag apply"), "pause",
+    ),
+    # damaged files
+    "kv empty file": Case(cut("kv_store_full_docs.json", 0), 4, ("kv_store_full_docs.json", "empty")),
+    "kv truncated": Case(cut("kv_store_text_chunks.json", 0.5), 4, ("kv_store_text_chunks.json", "truncated", "restore")),
+    "vdb truncated in its matrix": Case(cut("vdb_entities.json", 0.9), 4, ("vdb_entities.json", "truncated", "restore")),
+    "vdb truncated in its data": Case(cut("vdb_relationships.json", 0.2), 4, ("vdb_relationships.json", "truncated")),
+    "graph truncated": Case(cut(GRAPH, 0.7), 4, (GRAPH, "truncated", "restore")),
+    "kv is a list": Case(
+        lambda p: (p.data / "kv_store_full_docs.json").write_text("[]"), 4, ("kv_store_full_docs.json", "object")
+    ),
+    "kv malformed in the middle": Case(
+        edit("kv_store_text_chunks.json", '"chunk_order_index": 2,', '"chunk_order_index": ,'),
+        4, ("kv_store_text_chunks.json", "damaged after 2 good records", "repair"), "validate",
+    ),
+    "kv ends early and well": Case(
+        edit("kv_store_llm_response_cache.json", '"queryparam": null,', '"queryparam": null}}'),
+        4, ("kv_store_llm_response_cache.json", "repair"), "validate",
+    ),
+    "kv record is no object": Case(
+        kv("full_entities", lambda whole: whole.update({"doc-x": 3})),
+        4, ("doc-x", "kv_store_full_entities.json", "not an object"), "validate",
+    ),
+    "kv not UTF-8": Case(
+        lambda p: (p.data / "kv_store_full_docs.json").write_bytes(
+            (p.data / "kv_store_full_docs.json").read_bytes().replace("é".encode(), b"\xe9", 1)
+        ),
+        4, ("kv_store_full_docs.json", "damaged"), "validate",
+    ),
+    "vdb malformed in its data": Case(
+        edit("vdb_relationships.json", '"tgt_id": ', '"tgt_id": }'), 4, ("vdb_relationships.json", "repair"), "validate"
+    ),
+    "graph malformed in the middle": Case(
+        edit(GRAPH, "</node>", "</nodes>"), 4, (GRAPH, "damaged", "repair"), "validate"
+    ),
+    "graph with a control character": Case(
+        edit(GRAPH, "Summary", "Sum\x00mary"), 4, (GRAPH, "damaged", "repair"), "validate"
+    ),
+    "vdb without dimensions": Case(
+        vdb("chunks", lambda whole: whole.pop("embedding_dim")), 4, ("vdb_chunks.json", "embedding_dim"), "validate"
+    ),
+    "matrix has a row too few": Case(
+        vdb("chunks", lambda whole: put_matrix(whole, matrix_of(whole)[:-1])),
+        4, ("vdb_chunks.json", "fewer rows", "restore"), "validate",
+    ),
+    "matrix has a row too many": Case(
+        vdb("entities", lambda whole: whole["data"].pop()), 4, ("vdb_entities.json", "more rows", "restore"), "validate"
+    ),
+    "matrix and data disagree": Case(
+        vdb("entities", swapped), 4, ("vdb_entities.json", "two different vectors", "ent-"), "validate"
+    ),
+    "matrix is not base64": Case(
+        vdb("chunks", lambda whole: whole.update(matrix="#" + whole["matrix"][1:])),
+        4, ("vdb_chunks.json", "not base64"), "validate",
+    ),
+    "vector of a row cannot be decoded": Case(
+        vdb("chunks", lambda whole: whole["data"][0].update(vector="eJw")),
+        4, ("vdb_chunks.json", "cannot be decoded", "-chunk-000"), "validate",
+    ),
+    # records that Postgres cannot hold
+    "NUL": Case(
+        kv("full_docs", lambda whole: first(whole).update(content="a\x00b")),
+        4, ('full_docs "doc-', "NUL character", "repair or remove"), "validate",
+    ),
+    "NUL inside JSON": Case(
+        kv("doc_status", lambda whole: first(whole)["metadata"].update(note="a\x00b")),
+        4, ('doc_status "doc-', "NUL character"), "validate",
+    ),
+    "lone surrogate": Case(
+        kv("text_chunks", lambda whole: first(whole).update(content="a\ud800b")),
+        4, ("text_chunks", "repair"), "validate",
+    ),
+    "lone surrogate inside JSON": Case(
+        kv("doc_status", lambda whole: first(whole)["metadata"].update(note="\udcff")),
+        4, ("doc_status", "repair"), "validate",
+    ),
+    "key too long": Case(
+        kv("full_docs", lambda whole: whole.update({"doc-" + "x" * 300: first(whole)})),
+        4, ('full_docs "doc-xxx', "304 characters", "255"), "validate",
+    ),
+    "NaN in a vector": Case(
+        vdb("entities", not_a_number), 4, ('entities "ent-', "NaN or Infinity"), "validate"
+    ),
+    "NaN in a key-value file": Case(
+        kv("doc_status", lambda whole: first(whole)["metadata"].update(score=float("nan"))),
+        4, ("doc_status",), "validate",
+    ),
+    "NaN in the graph": Case(
+        edit(GRAPH, '<data key="d7">1.0</data>', '<data key="d7">nan</data>'), 4, ("edges", "NaN"), "validate"
+    ),
+    "text where a number belongs": Case(
+        kv("text_chunks", lambda whole: first(whole).update(tokens="many")),
+        4, ('text_chunks "doc-', "tokens is not a 32-bit integer"), "validate",
+    ),
+    "time that is none": Case(
+        kv("doc_status", lambda whole: first(whole).update(created_at="yesterday")),
+        4, ('doc_status "doc-', "created_at is not an ISO 8601 time"), "validate",
+    ),
+    "nested without end": Case(
+        edit("kv_store_doc_status.json", '"metadata": {', '"metadata": {"deep": ' + "[" * 3000 + "]" * 3000 + ","),
+        4, ("doc_status",), "validate",
+    ),
+    "field that has no place": Case(
+        kv("full_docs", lambda whole: first(whole).update(multimodal_content=[1])),
+        5, ("full_docs.multimodal_content (1 records)", "hybridrag apply --allow field_loss"), "validate",
+    ),
+    # the spec and the registry
+    "dimensions differ from the spec": Case(
+        spec(f"dim: {DIM}", "dim: 128"), 5, ("96 dimensions", "128", "databases.notes.embedding.dim")
+    ),
+    "unknown key": Case(spec("embedding:", "embeding:"), 3, ("embeding", "embedding", "hybridrag.yaml:")),
+    "spec not YAML": Case(spec("databases:", "databases: ["), 3, ("hybridrag.yaml:",)),
+    "spec without the backend": Case(spec("backend: pg", "backend: pq"), 3, ('"pq"', "hybridrag.yaml:")),
+    "secret not set": Case(lambda p: (p.folder / ".env").unlink(), 4, ("TEST_PG_PASSWORD", "not set", ".env")),
+    "registry not YAML": Case(write_registry("version: [1"), 3, ("registry.yaml:", "not YAML", "hybridrag plan")),
+    "registry is a list": Case(write_registry("- 1\n"), 3, ("registry.yaml", "cannot be used", "hybridrag plan")),
+    "registry of another version": Case(write_registry("version: 2\n"), 3, ("registry.yaml", "version", "hybridrag plan")),
+    "registry entry without a path": Case(
+        write_registry("databases: {notes: {name: notes}}\n"), 3, ("databases.notes.path", "hybridrag plan")
+    ),
+    "registry not text": Case(write_registry("\x00"), 3, ("registry.yaml", "hybridrag plan")),
+    "registry names a backend that is not in the spec": Case(
+        write_registry(REGISTRY_OF.format("elsewhere", "postgres")), 5, ('"elsewhere"', "databases.notes.backend")
+    ),
+    # the server
+    "server down": Case(
+        lambda p: spec("port: ", f"port: {free_port()} #")(p), 4, ('backend "pg"', "127.0.0.1:", "connection refused")
+    ),
+    "host unknown": Case(spec("host: 127.0.0.1", "host: no.such.host.invalid"), 4, ('backend "pg"', "no.such.host.invalid")),
+    "password wrong": Case(
+        lambda p: (p.folder / ".env").write_text(f"TEST_PG_PASSWORD={CANARY}\n"),
+        4, ("refuses the password", '"tester"', "backends.pg"),
+    ),
+    "database missing on the server": Case(
+        spec("database: ", "database: no_such #"), 4, ('no database "no_such"', "CREATE DATABASE")
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_is_refused_in_words_and_nothing_is_changed(
+    untouched: Project, server: Server, empty: str, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A spoiled input ends `apply` with its exit code and its next command; source, registry and server stay."""
+    case.change(untouched)
+    source = digests(untouched.data) if untouched.data.is_dir() else None
+    known = digests(untouched.folder / "state")
+    there = relations(server.dsn(empty))
+    monkeypatch.chdir(untouched.folder)
+    done = apply_here(untouched)
+    assert_refused(done, case.code, *case.says, secrets=(CANARY, server.password))
+    assert (digests(untouched.data) if untouched.data.is_dir() else None) == source
+    assert relations(server.dsn(empty)) == there
+    begun = steps_begun(untouched)
+    if case.found_by == "plan":
+        assert begun == []
+        assert digests(untouched.folder / "state") == known
+    else:
+        assert case.found_by in begun
+        assert "migrate" not in begun
+        assert case.found_by == "pause" or "pause" not in begun
+        assert serving(untouched) is None
+
+
+def test_a_role_without_rights_is_told_what_to_ask_for(
+    untouched: Project, server: Server, empty: str, poor: str
+) -> None:
+    """Missing rights are found one by one, each with the administrator's next statement; nothing is created."""
+    spec("user: tester", f"user: {poor}")(untouched)
+    admin = server.dsn(empty)
+    there = relations(admin)
+
+    def refused(*says: str) -> None:
+        assert_refused(apply(untouched, TEST_PG_PASSWORD=CANARY), 4, 'backend "pg"', *says)
+        assert steps_begun(untouched) == []
+        assert relations(admin) == there
+
+    refused("pgvector is there but not created", "no right to create it", "CREATE EXTENSION vector")
+    run_sql(admin, "CREATE EXTENSION vector")
+    there = relations(admin)
+    refused("no right to create schemas", "GRANT CREATE ON DATABASE")
+    run_sql(admin, f"GRANT CREATE ON DATABASE {empty} TO {poor}")
+    refused("no right to create tables", "GRANT ALL ON SCHEMA public")
+
+
+@pytest.fixture
+def plain_server(tmp_path: Path) -> Iterator[Server]:
+    """A Postgres without pgvector: Debian's programs, a throwaway cluster, an unprivileged account."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found or list(Path("/usr/share/postgresql").glob("*/extension/vector.control")):
+        pytest.skip("needs a Postgres without pgvector: apt-get install postgresql")
+    bin_folder = found[-1].parent
+    folder = Path(tempfile.mkdtemp(prefix="hybridrag-plain-"))
+    account: dict[str, Any] = {}
+    if os.geteuid() == 0:
+        nobody = pwd.getpwnam("nobody")
+        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+        account = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+    word = folder / "word"
+    word.write_text(CANARY)
+    word.chmod(0o644)
+    port = free_port()
+
+    def program(name: str, *args: str) -> None:
+        subprocess.run(
+            [str(bin_folder / name), "-D", str(folder / "data"), *args],
+            cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True, timeout=60, **account,
+        )  # fmt: skip
+
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    try:
+        program(
+            "initdb", "-U", "owner", "--auth=scram-sha-256", f"--pwfile={word}", "-E", "UTF8", "--no-sync"
+        )
+        program("pg_ctl", "start", "-w", "-l", str(folder / "log"), "-o", options)
+        try:
+            yield Server("127.0.0.1", port, "owner", CANARY)
+        finally:
+            program("pg_ctl", "stop", "-m", "immediate")
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_server_without_pgvector_is_refused(tmp_path: Path, plain_server: Server) -> None:
+    """The extension's absence is found by the plan, which says how to install it; the server stays as it is."""
+    project = make_project(tmp_path / "project", plain_server, "postgres", EXAMPLE / "archive")
+    there = relations(plain_server.dsn("postgres"))
+    assert_refused(
+        apply(project), 4, 'backend "pg"', "pgvector is not installed", "postgresql-<version>-pgvector"
+    )
+    assert relations(plain_server.dsn("postgres")) == there
+    assert steps_begun(project) == []
+
+
+OTHER_DATA = {
+    "documents": (
+        "CREATE TABLE lightrag_doc_full (workspace varchar, id varchar)",
+        "INSERT INTO lightrag_doc_full VALUES ('notes', 'doc-of-another')",
+    ),
+    "vectors of another model": (
+        "CREATE TABLE lightrag_vdb_entity_ada_96d (workspace varchar, id varchar)",
+        "INSERT INTO lightrag_vdb_entity_ada_96d VALUES ('notes', 'ent-of-another')",
+    ),
+}
+
+
+@pytest.mark.parametrize("statements", OTHER_DATA.values(), ids=OTHER_DATA.keys())
+def test_a_workspace_with_other_data_is_never_written(
+    untouched: Project, server: Server, empty: str, statements: tuple[str, str]
+) -> None:
+    """Rows that are not ours stop the plan; they are neither overwritten nor mixed with ours."""
+    run_sql(server.dsn(empty), *statements, "SELECT 1")
+    there = relations(server.dsn(empty))
+    for command in ("plan", "apply"):
+        done = untouched.run(command, *(["--auto-approve"] if command == "apply" else []))
+        assert_refused(done, 5, 'workspace "notes"', "already holds other data", "databases.notes.workspace")
+    assert relations(server.dsn(empty)) == there
+    assert rows_held(server.dsn(empty)) == 1
+
+
+# --- plan files ---
+
+
+def test_a_stale_plan_is_refused_and_says_what_moved(untouched: Project, server: Server, empty: str) -> None:
+    """A saved plan is carried out only in the world it was made for: records, registry, spec and server."""
+    untouched.ok("plan", "--out", "saved.plan")
+    source, settings = untouched.data / "kv_store_full_docs.json", untouched.folder / "hybridrag.yaml"
+    content, times, text = source.read_bytes(), source.stat(), settings.read_text()
+
+    def stale(*says: str) -> None:
+        assert_refused(untouched.run("apply", "saved.plan"), 5, "the plan is stale", *says, "hybridrag plan")
+        assert relations(server.dsn(empty)) == there
+
+    there = relations(server.dsn(empty))
+    source.write_bytes(content + b"\n")
+    stale(
+        "store/notes@json.fingerprint",
+        f"store/notes@json.bytes: {size_of(untouched) - 1} → {size_of(untouched)}",
+    )
+    source.write_bytes(content)
+    os.utime(source, ns=(times.st_atime_ns, times.st_mtime_ns))
+    settings.write_text(text.replace("backend: pg", "backend: pg\n    migration: {batch: 7}"))
+    stale("the spec was changed")
+    settings.write_text(text)
+    write_registry("databases: {notes: {name: notes, path: /elsewhere}}\n")(untouched)
+    stale("registry/notes.path", "/elsewhere")
+    shutil.rmtree(untouched.folder / "state")
+    run_sql(server.dsn(empty), "CREATE EXTENSION vector")
+    there = relations(server.dsn(empty))
+    stale("backend/pg.pgvector: absent → ")
+
+
+def size_of(project: Project) -> int:
+    return sum(path.stat().st_size for path in project.data.iterdir())
+
+
+def test_a_damaged_plan_file_is_not_carried_out(untouched: Project, server: Server, empty: str) -> None:
+    """A plan that was cut, edited, or is none at all is refused by name; a missing one is not found."""
+    there = relations(server.dsn(empty))
+    plan = untouched.folder / "saved.plan"
+    untouched.ok("plan", "--out", plan.name)
+    whole = plan.read_text()
+    edited = json.loads(whole)
+    edited["steps"] = [step for step in edited["steps"] if step["verb"] != "verify"]
+    newer = {**json.loads(whole), "version": 2}
+    spoiled = (whole[: len(whole) // 2], json.dumps(edited), json.dumps(newer), "", "[]", "\x00\x01")
+    for text in spoiled:
+        plan.write_text(text)
+        assert_refused(untouched.run("apply", plan.name), 3, "saved.plan", "hybridrag plan --out FILE")
+    plan.unlink()
+    assert_refused(
+        untouched.run("apply", plan.name), 6, '"saved.plan" does not exist', "hybridrag plan --out"
+    )
+    assert relations(server.dsn(empty)) == there
+    assert not (untouched.folder / "state").exists()
+
+
+# --- found while applying: nothing is switched, and the way on is open ---
+
+
+def test_what_only_the_copy_can_find_stops_it(project: Project) -> None:
+    """A doubled id and an edge to nowhere are named; the JSON files go on serving; once repaired, apply starts over and succeeds."""
+    good = {path.name: path.read_bytes() for path in project.data.iterdir()}
+    twice = next(iter(json.loads(good["kv_store_text_chunks.json"])))
+    faults = (
+        (twice_in_kv, "text_chunks holds a record twice", twice, "remove the duplicate"),
+        (vdb("chunks", twice_in_vdb), "chunks holds a record twice", twice, "remove the duplicate"),
+        (
+            edit(GRAPH, 'target="', 'target="Nobody '),
+            "a node that does not exist",
+            "Nobody ",
+            "remove the edge",
+        ),
+    )
+    for spoil, *says in faults:
+        spoil(project)
+        before = digests(project.data)
+        assert_refused(apply(project), 4, *says)
+        assert digests(project.data) == before
+        assert "switch" not in steps_begun(project)
+        assert steps_begun(project)[-1] == "resume"
+        assert serving(project) is None
+        assert "notes on files" in words(project.ok("status"))
+        for name, content in good.items():
+            (project.data / name).write_bytes(content)
+    assert "0 missing, 0 extra, 0 different" in apply(project).stdout
+    assert serving(project) == "pg"
+
+
+def test_a_source_that_is_written_meanwhile_is_never_switched(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write while examining, copying or verifying is noticed; the next apply starts from the new state."""
+
+    def attempt() -> Any:
+        async def run() -> Any:
+            plan = await hybridrag.plan(hybridrag.load(project.folder / "hybridrag.yaml"))
+            return await hybridrag.apply(plan)
+
+        return asyncio.run(run())
+
+    def written_after(function: Any) -> Any:
+        async def wrapper(*args: Any) -> Any:
+            result = await function(*args)
+            (project.data / "kv_store_doc_status.json").touch()
+            return result
+
+        return wrapper
+
+    moments = (
+        (validate_action, "examine_source", "was written while it was examined"),
+        (migrate_action, "copy", "was written after it was planned; nothing was switched"),
+        (verify_action, "compare", "was written after it was planned; nothing was switched"),
+    )
+    for module, name, says in moments:
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, written_after(getattr(module, name)))
+            with pytest.raises(PlanRefused, match=says) as refused:
+                attempt()
+        assert "hybridrag apply" in str(refused.value)
+        assert serving(project) is None
+    assert attempt().outcome == "done"
+    assert serving(project) == "pg"
+    project.ok("verify", "notes")
+
+
+def test_a_field_without_a_place_may_be_left_behind_by_name(project: Project) -> None:
+    """`--allow field_loss` is the way out that the refusal names; everything else arrives."""
+    kv("full_docs", lambda whole: first(whole).update(multimodal_content=[1]))(project)
+    before = digests(project.data)
+    assert_refused(apply(project), 5, "hybridrag apply --allow field_loss")
+    assert "0 missing, 0 extra, 0 different" in apply(project, "--allow", "field_loss").stdout
+    assert serving(project) == "pg"
+    assert digests(project.data) == before
+
+
+# --- the command line ---
+
+ARGUMENTS = {
+    "status of nobody": (("status", "nope"), 6, ('database "nope"', "notes")),
+    "verify of nobody": (("verify", "nope"), 6, ('database "nope"', "notes")),
+    "query of nobody": (("query", "nope", "text", "--context-only"), 6, ('database "nope"', "notes")),
+    "plan for nobody": (("plan", "--target", "nope"), 6, ('database "nope"', "notes")),
+    "apply without nobody": (("apply", "--auto-approve", "--exclude", "nope"), 6, ('database "nope"', "notes")),
+    "start of no backend": (("backend", "start", "nope"), 6, ('backend "nope"', "files, pg")),
+    "stop of no backend": (("backend", "stop", "nope"), 6, ('backend "nope"', "files, pg")),
+    "start of somebody else's server": (("backend", "start", "pg"), 4, ("external server", "its own tools")),
+    "no spec": (("plan", "-f", "nope.yaml"), 6, ("nope.yaml",)),
+    "events nowhere": (
+        ("apply", "--auto-approve", "--events", "nope/x"),
+        6,
+        ("nope/x", "another --events FILE"),
+    ),
+    "plan saved nowhere": (("plan", "--out", "nope/x"), 6, ("nope/x", "another --out FILE")),
+    "no overlay": (("plan", "--env", "nope"), 6, ("hybridrag.nope.yaml",)),
+    "verify before the copy": (("verify", "notes"), 6, ("does not hold", "hybridrag apply")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("argv", "code", "says"), ARGUMENTS.values(), ids=ARGUMENTS.keys())
+def test_an_unknown_name_is_not_found(
+    untouched: Project, argv: tuple[str, ...], code: int, says: tuple[str, ...]
+) -> None:
+    """A name that is not there is said back, with those that are."""
+    before = digests(untouched.folder)
+    assert_refused(untouched.run(*argv), code, *says)
+    assert digests(untouched.folder) == before
+
+
+def test_nobody_is_asked_where_nobody_can_answer(untouched: Project, server: Server, empty: str) -> None:
+    """Without a terminal `apply` wants `--auto-approve` or a saved plan, and does nothing."""
+    there, before = relations(server.dsn(empty)), digests(untouched.folder)
+    says = "needs an approval", "hybridrag apply --auto-approve", "hybridrag plan --out FILE"
+    assert_refused(untouched.run("apply"), 5, *says)
+    assert relations(server.dsn(empty)) == there
+    assert digests(untouched.folder) == before
+
+
+def test_errors_are_json_where_json_is_asked_for(untouched: Project) -> None:
+    """`--json` gives code, message and next command as one object on stderr, and nothing else there."""
+    shutil.rmtree(untouched.data)
+    done = untouched.run("apply", "--auto-approve", "--json")
+    assert done.returncode == 6
+    error = json.loads(done.stderr)["error"]
+    assert error["code"] == "not_found"
+    assert "does not exist" in error["message"]
+    assert "databases.notes.path" in error["next"]
+
+
+def test_looking_works_while_the_server_is_down(untouched: Project) -> None:
+    """`status` tells the rest and the reason; `health` and `verify` say it by their exit code."""
+    spec("port: ", f"port: {free_port()} #")(untouched)
+    before = digests(untouched.folder)
+    assert "connection refused" in untouched.ok("status")
+    health = untouched.run("health")
+    assert health.returncode == 4
+    assert "connection refused" in health.stdout
+    assert_refused(untouched.run("verify", "notes"), 4, "connection refused")
+    assert digests(untouched.folder) == before

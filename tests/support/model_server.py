@@ -1,0 +1,97 @@
+"""A stand-in for a paid model on 127.0.0.1, in OpenAI's protocol: hashed embeddings, scripted completions."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from tests.support.make_database import embedding, scripted_model
+
+SITE = '''\
+"""lightrag-server counts tokens with tiktoken, which downloads its tables. Here every byte is a token."""
+import tiktoken
+
+_bytes = tiktoken.Encoding("bytes", pat_str=r"[\\s\\S]", mergeable_ranks={bytes([i]): i for i in range(256)}, special_tokens={})
+tiktoken.encoding_for_model = tiktoken.get_encoding = lambda name: _bytes
+'''
+"""A `sitecustomize.py` for the server's process."""
+
+
+class ModelServer:
+    """`with ModelServer(dim) as models:` serves `models.url` and remembers what was asked."""
+
+    def __init__(self, dim: int) -> None:
+        self._embed = embedding(dim)
+        self.embedded: list[str] = []
+        self.prompts: list[str] = []
+        models = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                answer = models.embeddings if self.path.endswith("/embeddings") else models.completion
+                body = json.dumps(answer(asked)).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                """Quiet."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+
+    def embeddings(self, asked: dict[str, Any]) -> dict[str, Any]:
+        texts = [asked["input"]] if isinstance(asked["input"], str) else asked["input"]
+        self.embedded += texts
+        rows = [np.asarray(row, "<f4") for row in asyncio.run(self._embed(texts))]
+        packed = asked.get("encoding_format") == "base64"
+        return {
+            "object": "list",
+            "model": asked["model"],
+            "usage": {"prompt_tokens": 0, "total_tokens": 0},
+            "data": [
+                {
+                    "object": "embedding",
+                    "index": index,
+                    "embedding": base64.b64encode(row.tobytes()).decode() if packed else row.tolist(),
+                }
+                for index, row in enumerate(rows)
+            ],
+        }
+
+    def completion(self, asked: dict[str, Any]) -> dict[str, Any]:
+        said = {message["role"]: message["content"] for message in asked["messages"]}
+        self.prompts.append(said["user"])
+        text = asyncio.run(scripted_model(said["user"], said.get("system")))
+        return {
+            "id": "scripted",
+            "object": "chat.completion",
+            "created": 0,
+            "model": asked["model"],
+            "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+            "choices": [
+                {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+            ],
+        }
+
+    def __enter__(self) -> ModelServer:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._thread.join(10)
+        self._server.server_close()
