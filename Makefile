@@ -48,6 +48,7 @@ schemas: $(VENV)/.all
 bench: $(VENV)/.all
 	@test -d $(DATA) || $(BIN)/python -m tests.support.big_database $(DATA) --mb 200 --dim $(DIM)
 	$(BIN)/python -m benchmarks.copy_speed $(DATA) --dim $(DIM)
+	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.start_up
 
 clean:
