@@ -83,7 +83,7 @@ class Scratch:
         )  # fmt: skip
         secrets = Secrets(os.environ, self.folder)
         backend = PostgresBackend(
-            "pg", spec, home=self.folder / "none", secrets=secrets, schema=LightRagSchema()
+            "pg", spec, environment="bench", state=self.folder, secrets=secrets, schema=LightRagSchema()
         )
         return backend.store("", "notes", embedding)
 

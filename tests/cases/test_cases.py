@@ -60,6 +60,8 @@ def _observation(case: dict[str, Any], wanted: Sequence[Wanted]) -> Observation:
         if place.get("migration") == "$this":
             fingerprint = str(facts[f"store/{item.database}@json"]["fingerprint"])
             place["migration"] = migration_id(item, fingerprint)
+        elif place.get("migration") == "$older":
+            place["migration"] = migration_id(item, str(place["source_fingerprint"]))
     return Observation(facts=facts)
 
 

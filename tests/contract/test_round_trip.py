@@ -94,7 +94,9 @@ def target(server: Server) -> Iterator[Target]:
          "password": {"env": "PW"}}
     )  # fmt: skip
     secrets = Secrets({"PW": server.password}, Path())
-    backend = PostgresBackend("pg", spec, home=Path(), secrets=secrets, schema=LightRagSchema())
+    backend = PostgresBackend(
+        "pg", spec, environment="test", state=Path(), secrets=secrets, schema=LightRagSchema()
+    )
     store = backend.store("unused", WORKSPACE, EMBEDDING)
     session = store.open_writer("migration", "fingerprint")
     writer = loop.run_until_complete(session.__aenter__())

@@ -61,6 +61,11 @@ class Move:
     migration_id: str
 
 
+def owner_of(migration_id: str) -> str:
+    """The part of a migration's name that says whose it is: the database and its folder, whatever their state."""
+    return migration_id.partition("-")[0]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What would be done, and the world it was made for."""

@@ -8,7 +8,7 @@ from hybridrag.actions import ORDER
 from hybridrag.errors import BackendUnavailable, HybridragError, NotFound, PlanRefused, SourceUnreadable
 from hybridrag.model.data import NAMESPACES, Slot
 from hybridrag.model.facts import Facts, Observation, digest_of
-from hybridrag.model.plan import Hazard, HazardKind, Move, Plan, Step
+from hybridrag.model.plan import Hazard, HazardKind, Move, Plan, Step, owner_of
 from hybridrag.model.wanted import Wanted
 
 from .estimate import examine_s, migrate_s, verify_s
@@ -204,9 +204,10 @@ def _count(facts: Facts, namespace: str) -> int:
 
 
 def migration_id(item: Wanted, fingerprint: str) -> str:
-    """Names one migration: this database in this state, to this place. Another state is another migration."""
-    place = [item.database, item.path, item.backend, item.workspace, item.embedding.model, item.embedding.dim]
-    return digest_of([*place, fingerprint])[:24]
+    """Names one migration: whose it is (`owner_of`), then in which state and to which place."""
+    owner = digest_of([item.database, item.path])
+    place = [item.backend, item.workspace, item.embedding.model, item.embedding.dim]
+    return f"{owner[:12]}-{digest_of([*place, fingerprint])[:12]}"
 
 
 def _move(
@@ -239,7 +240,7 @@ def _move(
         )
     if target.get("state") == "switched":
         return steps + _complete(item, target, fingerprint), move
-    _refuse_foreign(item, target)
+    _refuse_foreign(item, target, identity)
     steps += _seven(item, source, target, identity, steps)
     if not sum(_count(source, namespace.name) for namespace in NAMESPACES):
         warnings.append(f'database "{item.database}" holds no records at all')
@@ -265,7 +266,14 @@ def _complete(item: Wanted, target: Facts, fingerprint: str) -> list[Step]:
     ]
 
 
-def _refuse_foreign(item: Wanted, target: Facts) -> None:
+def _refuse_foreign(item: Wanted, target: Facts, identity: str) -> None:
+    begun = target.get("migration")
+    if begun is not None and owner_of(str(begun)) != owner_of(identity):
+        raise PlanRefused(
+            f'database "{item.database}": workspace "{item.workspace}" in backend "{item.backend}" holds the unfinished copy '
+            "of another database",
+            hint=f"set databases.{item.database}.workspace to a free name, or finish the other migration first",
+        )
     held = {namespace.name: _count(target, namespace.name) for namespace in NAMESPACES}
     foreign = target.get("foreign_vectors")
     if target.get("migration") is None and (any(held.values()) or foreign):

@@ -77,19 +77,29 @@ class Ledger:
             json.dumps(indexes),
         )
 
-    async def forget(self) -> None:
+    async def forget(self, migration_id: str) -> bool:
+        """Drop an unfinished migration's marks; False when it is not there any more, or was switched to meanwhile."""
+        gone = await self._opened.fetchval(
+            "DELETE FROM hybridrag_ledger.migration WHERE workspace = $1 AND migration_id = $2 AND state <> 'switched' "
+            "RETURNING true",
+            self._workspace,
+            migration_id,
+        )
         await self._opened.execute(
             "DELETE FROM hybridrag_ledger.checkpoint WHERE workspace = $1", self._workspace
         )
-        await self._opened.execute(
-            "DELETE FROM hybridrag_ledger.migration WHERE workspace = $1", self._workspace
-        )
+        return bool(gone)
 
-    async def advance(self, state: str) -> None:
-        await self._opened.execute(
-            "UPDATE hybridrag_ledger.migration SET state = $2, updated_at = now() WHERE workspace = $1",
-            self._workspace,
-            state,
+    async def advance(self, migration_id: str, state: str) -> bool:
+        """Mark how far a migration is; False when the workspace is not (any more) this migration's."""
+        return bool(
+            await self._opened.fetchval(
+                "UPDATE hybridrag_ledger.migration SET state = $3, updated_at = now() "
+                "WHERE workspace = $1 AND migration_id = $2 RETURNING true",
+                self._workspace,
+                migration_id,
+                state,
+            )
         )
 
     async def checkpoint(self, namespace: str, records: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 import asyncpg
 
+from hybridrag.errors import PlanRefused
 from hybridrag.model.data import NAMESPACES, Batch
 from hybridrag.model.facts import Facts, digest_of
 from hybridrag.model.ports import Embedding, Examination, SchemaMaker, Selection
@@ -146,10 +147,12 @@ class PostgresStore:
 
     async def mark(self, migration_id: str, state: str) -> None:
         async with connection(self._endpoint, purpose="mark", read_only=False, patience_s=10) as opened:
-            ledger = Ledger(opened, self._workspace)
-            mark = await ledger.mark()
-            if mark and mark.migration_id == migration_id:
-                await ledger.advance(state)
+            if not await Ledger(opened, self._workspace).advance(migration_id, state):
+                raise PlanRefused(
+                    f'workspace "{self._workspace}" in backend "{self.backend}" was taken over by another migration '
+                    "meanwhile; nothing was switched",
+                    hint="give the database another workspace in the spec, then run hybridrag plan",
+                )
 
     async def close(self) -> None:
         """Connections live only as long as the call that needs them."""

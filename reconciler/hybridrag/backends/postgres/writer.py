@@ -11,11 +11,12 @@ import asyncpg
 
 from hybridrag.errors import BackendUnavailable, PlanRefused
 from hybridrag.model.data import NAMESPACES, Batch, Slot
+from hybridrag.model.plan import owner_of
 from hybridrag.model.ports import Embedding, Encoded, SchemaMaker, Selection
 
 from .client import FAILURES, Endpoint, connection, explain, while_open
 from .copy_binary import Encoder
-from .ledger import Ledger
+from .ledger import Ledger, Mark
 from .rows import Shape
 from .tables import index_name, table_name
 
@@ -62,8 +63,10 @@ class PostgresWriter:
         mark = await self._ledger.mark()
         if mark and mark.state == "switched":
             raise self._in_use("it is in use by an earlier migration that was completed")
+        if mark and owner_of(mark.migration_id) != owner_of(self._migration_id):
+            raise self._in_use("it holds the unfinished copy of another database")
         if mark and mark.migration_id != self._migration_id:
-            await self._clear()
+            await self._clear(mark)
             mark = None
         if mark is None:
             await self._create_schema()
@@ -120,17 +123,18 @@ class PostgresWriter:
                     await self._opened.execute(f'DROP INDEX "{row["relname"]}"')
             await self._ledger.begin(self._migration_id, self._fingerprint, dropped)
 
-    async def _clear(self) -> None:
+    async def _clear(self, mark: Mark) -> None:
         """Remove an earlier part of ours. Edges before nodes: the cascade of LightRAG's own drop takes hours."""
         async with self._opened.transaction():
+            # First, and locking its row: a copy that is switched to at this moment must stay.
+            if not await self._ledger.forget(mark.migration_id):
+                raise self._in_use("another run has switched to it meanwhile")
             for namespace in sorted(NAMESPACES, key=lambda item: item.name != "edges"):
                 table = self._table(namespace.name)
                 if await self._opened.fetchval("SELECT to_regclass($1)", table):
                     await self._opened.execute(f"DELETE FROM {table} WHERE workspace = $1", self._workspace)
-            mark = await self._ledger.mark()
-            for definition in (mark.indexes if mark else {}).values():
+            for definition in mark.indexes.values():
                 await self._opened.execute(_if_absent(definition))
-            await self._ledger.forget()
 
     def encode(self, batch: Batch) -> Encoded:
         """See `Writer.encode`. Chunk vectors repeat columns of their chunks, which only the server has."""
@@ -185,7 +189,8 @@ class PostgresWriter:
             await self._opened.execute(f"ANALYZE {self._table(namespace.name)}")
         # A synchronous commit makes every earlier asynchronous one durable as well.
         await self._opened.execute("SET synchronous_commit = on")
-        await self._ledger.advance("copied")
+        if not await self._ledger.advance(self._migration_id, "copied"):
+            raise self._in_use("another run has taken it over meanwhile")
 
     async def _build(self, definition: str) -> None:
         table = definition.split(" ON ", 1)[1].split(" ", 1)[0]

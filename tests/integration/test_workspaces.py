@@ -1,0 +1,70 @@
+"""Workspaces that share one Postgres database: nobody's rows are touched but one's own."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from hybridrag.errors import PlanRefused
+from tests.conftest import EXAMPLE, Project, Server, make_project
+
+TABLES = ("lightrag_doc_full", "lightrag_vdb_entity_hash_emb_96d", "lightrag_graph_edges")
+
+
+async def counts(dsn: str, workspace: str) -> list[int]:
+    opened = await asyncpg.connect(dsn)
+    try:
+        return [
+            await opened.fetchval(f"SELECT count(*) FROM {table} WHERE workspace = $1", workspace)
+            for table in TABLES
+        ]
+    finally:
+        await opened.close()
+
+
+async def test_a_second_database_leaves_its_neighbour_alone(
+    project: Project, server: Server, database: str, tmp_path: Path
+) -> None:
+    """Another workspace in the same tables: both are whole, and the first is not written by the second's move."""
+    project.ok("apply", "--auto-approve")
+    other = make_project(tmp_path / "other", server, database, EXAMPLE / "archive")
+    spec = other.folder / "hybridrag.yaml"
+    spec.write_text(spec.read_text().replace("backend: pg\n", "backend: pg\n    workspace: neighbour\n"))
+    assert "shared_index" in other.ok("plan")
+    other.ok("apply", "--auto-approve")
+    assert await counts(project.dsn or "", "notes") == await counts(project.dsn or "", "neighbour")
+    assert "equal" in project.ok("verify", "notes")
+    assert "equal" in other.ok("verify", "notes")
+
+
+async def test_an_unfinished_copy_of_another_database_is_not_taken_over(
+    project: Project, server: Server, database: str, tmp_path: Path
+) -> None:
+    """Two projects that name the same workspace: the second is refused, and the first one's rows stay."""
+    project.ok("apply", "--auto-approve")
+    opened = await asyncpg.connect(project.dsn)
+    await opened.execute("UPDATE hybridrag_ledger.migration SET state = 'verified'")
+    await opened.close()
+    before = await counts(project.dsn or "", "notes")
+    other = make_project(tmp_path / "other", server, database, EXAMPLE / "archive")
+    done = other.run("apply", "--auto-approve")
+    assert done.returncode == 5
+    assert "unfinished copy of another database" in done.stderr
+    assert await counts(project.dsn or "", "notes") == before
+
+
+async def test_a_copy_that_was_taken_over_is_not_switched_to(
+    project: Project, server: Server, database: str
+) -> None:
+    """Between verification and switch the mark on the target is asked once more, in the statement that changes it."""
+    from hybridrag.api import load
+
+    project.ok("apply", "--auto-approve")
+    shutil.rmtree(project.folder / "state")
+    env = load(project.folder / "hybridrag.yaml")
+    item = env.world.database("notes")
+    with pytest.raises(PlanRefused, match="taken over by another migration"):
+        await env.world.store(item, "pg").mark("another-migration", "switched")
