@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import DIM, EXAMPLE, Project, digests
 from tests.support.docker.case import Case
 
-CANARY = "p@4711:/?#% 'x' y"
+CANARY = "p@cAn4ry0wl:/?#% 'x' y"
 SPEC = """\
 version: 1
 environment: test
@@ -79,9 +79,9 @@ def test_from_json_files_to_postgres_in_docker(case: Case, docker_project: Proje
     assert "pg postgres (docker)" in outputs[-3]
 
     outputs += [case.docker("inspect", case.name), case.docker("logs", case.name)]
-    assert "4711" not in "".join(outputs)
+    assert "cAn4ry0wl" not in "".join(outputs)
     for path in (project.folder / "state").rglob("*"):
-        assert path.is_dir() or b"4711" not in path.read_bytes()
+        assert path.is_dir() or b"cAn4ry0wl" not in path.read_bytes()
 
 
 def test_another_volume_needs_consent(case: Case, docker_project: Project) -> None:

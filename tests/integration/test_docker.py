@@ -21,7 +21,7 @@ from hybridrag.errors import BackendUnavailable
 from tests.support.docker.case import Case, ask, eventually
 from tests.support.docker.engine import Unavailable, image
 
-CANARY = "p@4711:/?#% 'x' \"y\" \\ü$HOME `z`"
+CANARY = "p@cAn4ry0wl:/?#% 'x' \"y\" \\ü$HOME `z`"
 KEEP = "CREATE TABLE kept AS SELECT 42 AS answer"
 
 
@@ -89,7 +89,7 @@ def test_the_secret_is_kept(case: Case) -> None:
         while not done.is_set():
             for entry in Path("/proc").glob("[0-9]*/cmdline"):
                 with contextlib.suppress(OSError):
-                    if b"4711" in (text := entry.read_bytes()):
+                    if b"cAn4ry0wl" in (text := entry.read_bytes()):
                         seen.append(text)
 
     watcher = threading.Thread(target=watch)
@@ -111,10 +111,10 @@ def test_the_secret_is_kept(case: Case) -> None:
     assert ask(replaced, "SELECT current_user || '/' || current_database()") == 'an "other" user/second = db'
     shown = case.docker("inspect", case.name, case.volume) + case.docker("logs", case.name)
     shown += case.docker("inspect", "--size", case.name) + case.docker("history", case.image)
-    assert "4711" not in shown
+    assert "cAn4ry0wl" not in shown
     for path in (case.folder / "home").iterdir():
-        assert b"4711" not in path.read_bytes()
-    assert str(replaced.observe()).find("4711") == -1
+        assert b"cAn4ry0wl" not in path.read_bytes()
+    assert str(replaced.observe()).find("cAn4ry0wl") == -1
 
 
 def test_every_sick_state_is_repaired(case: Case) -> None:

@@ -182,7 +182,7 @@ def test_the_door_is_locked(make: Make) -> None:
 
 def test_the_secret_is_kept(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """No argument list, environment of the server, log or other file of ours ever holds the password."""
-    secret = "Pa'ss\"w$ord-\\-4711-ü"
+    secret = "Pa'ss\"w$ord-\\-cAn4ry0wl-ü"
     server = make(password=Secret(secret))
     seen: list[str] = []
     done = threading.Event()
@@ -192,7 +192,7 @@ def test_the_secret_is_kept(make: Make, monkeypatch: pytest.MonkeyPatch) -> None
             for entry in Path("/proc").glob("[0-9]*/cmdline"):
                 with contextlib.suppress(OSError):
                     text = entry.read_bytes()
-                    if secret.encode() in text or b"4711" in text:
+                    if secret.encode() in text or b"cAn4ry0wl" in text:
                         seen.append(text.decode(errors="replace"))
 
     watcher = threading.Thread(target=watch)
@@ -207,10 +207,10 @@ def test_the_secret_is_kept(make: Make, monkeypatch: pytest.MonkeyPatch) -> None
     assert seen == []
     assert ask(again, "SELECT 1") == 1
     assert not (server.home / "password").exists()
-    assert not any(b"4711" in path.read_bytes() for path in server.home.iterdir() if path.is_file())
+    assert not any(b"cAn4ry0wl" in path.read_bytes() for path in server.home.iterdir() if path.is_file())
     assert not list(data_of(server).parent.glob("initdb*"))
     if (environment := Path(f"/proc/{postmaster(server)}/environ")).exists():
-        assert b"4711" not in environment.read_bytes()
+        assert b"cAn4ry0wl" not in environment.read_bytes()
 
 
 def test_password_file_is_private(make: Make) -> None:
