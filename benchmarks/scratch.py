@@ -44,6 +44,9 @@ class Scratch:
     def __enter__(self) -> Scratch:
         self._folder = tempfile.TemporaryDirectory(prefix="hybridrag-bench-")
         self.folder = Path(self._folder.name)
+        self.folder.chmod(
+            0o711
+        )  # as root, the servers run under another account; their data shall stay in here
         self._server = EmbeddedServer(
             self.folder / "pg", user="bench", database="bench", port=None, password=None
         )
@@ -90,6 +93,7 @@ class Scratch:
     def whole_command(self, data: Path, embedding: Embedding) -> tuple[float, float]:
         """(seconds, peak MB of our process) of `hybridrag apply` from nothing, server and process starts included."""
         folder = Path(tempfile.mkdtemp(prefix="project-", dir=self.folder))
+        folder.chmod(0o711)
         (folder / "hybridrag.yaml").write_text(
             SPEC.format(data=data, model=embedding.model, dim=embedding.dim)
         )

@@ -4,6 +4,7 @@ set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/hybridrag-demo.XXXXXX")
+chmod 711 "$scratch" # as root, the server runs under another account, and its data shall stay in here
 cp -r "$here/01-json-to-postgres/." "$scratch"
 rm -rf "$scratch/state"
 cd "$scratch"
