@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from pathlib import Path
 
@@ -68,3 +69,15 @@ async def test_a_copy_that_was_taken_over_is_not_switched_to(
     item = env.world.database("notes")
     with pytest.raises(PlanRefused, match="taken over by another migration"):
         await env.world.store(item, "pg").mark("another-migration", "switched")
+
+
+async def test_a_reader_that_stops_early_lets_go(project: Project) -> None:
+    """Whoever stops in mid-stream (an error, Ctrl-C) is not kept waiting by the rows still on their way."""
+    from hybridrag.api import load
+
+    project.ok("apply", "--auto-approve")
+    env = load(project.folder / "hybridrag.yaml")
+    stream = env.world.store(env.world.database("notes"), "pg").reader().read("edges", rows=1)
+    assert len(await stream.__anext__()) == 1
+    await asyncio.sleep(0.3)  # the next group waits in the queue by now, and another one for its place
+    await asyncio.wait_for(stream.aclose(), 10)

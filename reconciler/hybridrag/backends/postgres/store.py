@@ -67,7 +67,7 @@ async def _copy_out(
     rows: int,
     ready: asyncio.Queue[tuple[list[list[bytes | None]], int] | None],
 ) -> None:
-    """Put groups of rows into the queue, each bounded by number and bytes; None at the end, whatever the end."""
+    """Put groups of rows into the queue, each bounded by number and bytes; None at the end, and after an error."""
     splitter = RowSplitter()
     group: list[list[bytes | None]] = []
     size = 0
@@ -85,8 +85,12 @@ async def _copy_out(
         await opened.copy_from_query(query, workspace, output=sink, format="binary")
         if group:
             await ready.put((group, size))
-    finally:
+    except asyncio.CancelledError:
+        raise  # the reader is gone: nobody would make room for an end mark
+    except BaseException:
         await ready.put(None)
+        raise
+    await ready.put(None)
 
 
 class PostgresStore:
