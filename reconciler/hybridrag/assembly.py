@@ -42,6 +42,8 @@ def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
             provisioned=backends[database.backend].provisioned,
             embedding=Embedding(model=database.embedding.model, dim=database.embedding.dim),
             batch=database.migration.batch,
+            thresholds=environment.thresholds(name),
+            prevent_destroy=environment.prevent_destroy(name),
             function=database.embedding.function,
         )
         for name, database in environment.databases.items()

@@ -8,8 +8,19 @@ from .ports import Embedding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Thresholds:
+    """From which size on a database in JSON files is warned about, in bytes: its largest file, all its files."""
+
+    file_bytes: int = 500_000_000
+    total_bytes: int = 2_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """One database. `path` is absolute; `batch` is in records; `function` names the embedding function."""
+    """One database. `path` is absolute; `batch` is in records; `function` names the embedding function.
+
+    `prevent_destroy`: the server that holds it may not be replaced or left behind.
+    """
 
     database: str
     path: str
@@ -19,4 +30,6 @@ class Wanted:
     provisioned: bool
     embedding: Embedding
     batch: int
+    thresholds: Thresholds = Thresholds()
+    prevent_destroy: bool = False
     function: str | None = None

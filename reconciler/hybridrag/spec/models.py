@@ -10,10 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, ByteSize, Field, TypeAdapter
 
 from hybridrag.backends import SPECS
 from hybridrag.model.strict import Strict
+from hybridrag.model.wanted import Thresholds
 
 # `patternErrorMessage` is what yaml-language-server shows, and what our own errors say.
 Name = Annotated[
@@ -42,6 +43,18 @@ FunctionRef = Annotated[
     ),
 ]
 SpecPath = Annotated[Path, Field(json_schema_extra={"minLength": 1})]
+Size = Annotated[
+    str,
+    Field(
+        pattern=r"^[0-9]+(\.[0-9]+)?([kKMGT]i?)?B$",
+        json_schema_extra={"patternErrorMessage": 'must be a size such as "500MB", "2GB" or "1GiB"'},
+    ),
+]
+
+
+def bytes_of(size: str) -> int:
+    """Bytes of "500MB" (powers of 1,000), "1GiB" (powers of 1,024)."""
+    return int(TypeAdapter(ByteSize).validate_python(size))
 
 
 def lower_type(backend: Any) -> Any:
@@ -96,6 +109,29 @@ class MigrationSpec(Strict):
     verify: Literal["full"] = "full"
 
 
+class ThresholdsSpec(Strict):
+    """From which size on a database in JSON files is warned about."""
+
+    file_size: Size | None = Field(default=None, description="Largest file; default 500MB.")
+    total_size: Size | None = Field(default=None, description="All files of the database; default 2GB.")
+
+
+class LifecycleSpec(Strict):
+    """What may never happen to a database, whatever else the spec says."""
+
+    prevent_destroy: bool | None = Field(
+        default=None,
+        description="Refuse a plan that would replace, or leave behind, the server that holds it; default false.",
+    )
+
+
+class DefaultsSpec(Strict):
+    """What holds for every database that says nothing else."""
+
+    thresholds: ThresholdsSpec = ThresholdsSpec()
+    lifecycle: LifecycleSpec = LifecycleSpec()
+
+
 class DatabaseSpec(Strict):
     """One LightRAG database and the backend it should live in."""
 
@@ -111,6 +147,8 @@ class DatabaseSpec(Strict):
     embedding: EmbeddingSpec
     writer: WriterSpec = WriterSpec()
     migration: MigrationSpec = MigrationSpec()
+    thresholds: ThresholdsSpec = ThresholdsSpec()
+    lifecycle: LifecycleSpec = LifecycleSpec()
 
     def effective_workspace(self, name: str) -> str:
         """The workspace in use: the one given, or the database's `name` with - as _."""
@@ -133,4 +171,19 @@ class Environment(Strict):
     backends: dict[Name, BackendSpec] = Field(
         description="Every connection once; databases refer to it by name."
     )
+    defaults: DefaultsSpec = DefaultsSpec()
     databases: dict[Name, DatabaseSpec] = Field(description="The databases of this environment, by name.")
+
+    def thresholds(self, name: str) -> Thresholds:
+        """The thresholds of one database: its own, else the defaults, else ours."""
+        own, common = self.databases[name].thresholds, self.defaults.thresholds
+        given = {
+            "file_bytes": own.file_size or common.file_size,
+            "total_bytes": own.total_size or common.total_size,
+        }
+        return Thresholds(**{key: bytes_of(size) for key, size in given.items() if size})
+
+    def prevent_destroy(self, name: str) -> bool:
+        """Whether one database's server may not be replaced or left behind."""
+        own, common = self.databases[name].lifecycle, self.defaults.lifecycle
+        return bool(common.prevent_destroy if own.prevent_destroy is None else own.prevent_destroy)
