@@ -45,7 +45,9 @@ def db(line: str) -> str:
         # keys
         (db("backend: pg\n    workspce: x"), "12:5", 'unknown key "workspce" (did you mean "workspace"?)'),
         (pg("tls: {mod: require}"), "7:11", 'unknown key "mod" (did you mean "mode"?)'),
-        (HEAD + DATABASES + "defaults: {}\n", "9:1", 'unknown key "defaults"'),
+        (HEAD + DATABASES + "resources: {}\n", "9:1", 'unknown key "resources"'),
+        (db("backend: pg\n    thresholds: {file_size: 500}"), "12:29", '"file_size" must be text'),
+        (db("backend: pg\n    thresholds: {file_size: lots}"), "12:29", '"file_size" must be a size such as "500MB", "2GB" or "1GiB"'),
         (HEAD, "1:1", 'missing key "databases"'),
         (db("workspace: x"), "8:3", 'missing key "backend" in "notes"'),
         (pg("host: a\n    host: b"), "8:5", 'duplicate key "host"'),
