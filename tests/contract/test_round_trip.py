@@ -50,7 +50,7 @@ class One:
     async def read(self, namespace: str, *, skip: int = 0, rows: int = 1000) -> AsyncIterator[Batch]:
         yield self._batch
 
-    def fingerprint(self) -> str:
+    async def fingerprint(self) -> str:
         return "fingerprint"
 
 

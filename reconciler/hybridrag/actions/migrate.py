@@ -25,7 +25,7 @@ class Migrate:
     async def do(self, context: Context) -> None:
         move, source, target = context.moving()
         reader = source.reader()
-        fingerprint = reader.fingerprint()
+        fingerprint = await reader.fingerprint()
         if fingerprint != move.fingerprint:
             raise changed(move.database)
         async with target.open_writer(move.migration_id, fingerprint) as writer:
@@ -35,7 +35,7 @@ class Migrate:
                 context.emit(Warned(step=context.step.id, message=message))
             meter = Meter(context.emit, context.step.id, "copying", context.total, start=before)
             await copy(reader, writer, STREAMS, done, context.batch, meter)
-            if reader.fingerprint() != fingerprint:
+            if await reader.fingerprint() != fingerprint:
                 raise changed(move.database)
             await writer.finish(lambda phase: Meter(context.emit, context.step.id, phase, 0).tell())
 

@@ -22,9 +22,9 @@ class Pause:
     async def do(self, context: Context) -> None:
         move, source, _ = context.moving()
         reader = source.reader()
-        if unfinished := reader.unfinished():
+        if unfinished := await reader.unfinished():
             raise PlanRefused(
                 f'somebody is writing database "{move.database}" now: {", ".join(unfinished)} in "{context.path}"',
                 hint="stop the LightRAG process that writes it (or remove leftovers of a dead one), then run hybridrag apply",
             )
-        context.memory.open_pause(move.database, context.run, reader.fingerprint())
+        context.memory.open_pause(move.database, context.run, await reader.fingerprint())

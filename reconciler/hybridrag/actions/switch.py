@@ -17,7 +17,7 @@ class Switch:
     async def do(self, context: Context) -> None:
         move, source = context.move, context.source
         if move is not None and source is not None and context.target is not None:
-            if source.reader().fingerprint() != move.fingerprint:
+            if await source.reader().fingerprint() != move.fingerprint:
                 raise changed(move.database)
             # The mark goes first: a target that serves must never look like an unfinished copy of ours.
             await context.target.mark(move.migration_id, "switched")

@@ -35,7 +35,7 @@ class Validate:
         meter = Meter(context.emit, context.step.id, "examining", context.total)
         tables, examination = await examine_source(reader, target, STREAMS, context.batch, meter)
         _accept(context, examination)
-        if reader.fingerprint() != move.fingerprint:
+        if await reader.fingerprint() != move.fingerprint:
             raise PlanRefused(
                 f'database "{move.database}" was written while it was examined',
                 hint="stop whatever writes it, then run hybridrag apply again",

@@ -62,12 +62,22 @@ async def no_llm(*_: Any, **__: Any) -> str:
     )
 
 
+def _classes(selection: Selection) -> tuple[str, str, str, str]:
+    """(kv, vector, graph, doc status); a slot that the store does not hold is kept in files of the working folder."""
+    return (
+        selection.kv or "JsonKVStorage",
+        selection.vector or "NanoVectorDBStorage",
+        selection.graph or "NetworkXStorage",
+        selection.doc_status or "JsonDocStatusStorage",
+    )
+
+
 def load_modules(selection: Selection) -> None:
     """Import LightRAG with the store's classes: several of these modules read .env of the current folder when loaded."""
     from lightrag.kg import STORAGES
 
     importlib.import_module("lightrag.lightrag")  # the package itself imports it on first use
-    for name in (selection.kv, selection.vector, selection.graph, selection.doc_status):
+    for name in _classes(selection):
         importlib.import_module(STORAGES[name], package="lightrag")
 
 
@@ -130,13 +140,14 @@ def build(selection: Selection, embedding: Embedding, **given: Any) -> Any:
         function = EmbeddingFunc(
             embedding_dim=embedding.dim, max_token_size=8192, func=function, model_name=embedding.model
         )
+    kv, vector, graph, doc_status = _classes(selection)
     arguments: dict[str, Any] = {
         "working_dir": selection.working_dir or ".",
         "workspace": selection.workspace,
-        "kv_storage": selection.kv,
-        "vector_storage": selection.vector,
-        "graph_storage": selection.graph,
-        "doc_status_storage": selection.doc_status,
+        "kv_storage": kv,
+        "vector_storage": vector,
+        "graph_storage": graph,
+        "doc_status_storage": doc_status,
         "llm_model_func": no_llm,
         "embedding_func": function,
     }

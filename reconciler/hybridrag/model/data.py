@@ -7,7 +7,7 @@ nodes and edges. Every room may use these nouns; none of them knows a product.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,9 @@ class Slot(str, enum.Enum):
     DOC_STATUS = "doc_status"
     VECTOR = "vector"
     GRAPH = "graph"
+
+
+ALL_SLOTS: frozenset[Slot] = frozenset(Slot)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +57,12 @@ NAMESPACES: tuple[Namespace, ...] = (
 """All streams in copy order: chunks before their vectors, nodes before edges, vectors last."""
 
 BY_NAME: Mapping[str, Namespace] = {namespace.name: namespace for namespace in NAMESPACES}
+
+
+def streams_of(slots: Collection[Slot]) -> tuple[str, ...]:
+    """Names of the streams that some slots consist of, in copy order."""
+    return tuple(namespace.name for namespace in NAMESPACES if namespace.slot in slots)
+
 
 EDGE_SEPARATOR = "\x1f"
 """Joins the two ends of an edge into its key; LightRAG strips control characters from names."""

@@ -12,25 +12,39 @@ from typing import Any, Protocol
 
 from hybridrag.errors import HybridragError
 
-from .data import Batch
+from .data import ALL_SLOTS, Batch, Slot
 from .facts import Facts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """What LightRAG needs to use a store: its four classes, variables and constructor arguments.
+    """What LightRAG needs to use a store: a class for each of its slots, variables and constructor arguments.
 
-    `variables` are process environment; `secrets` are those of them that must never be shown.
+    A slot that the store does not hold is None. `variables` are process environment; `secrets` are those of
+    them that must never be shown.
     """
 
-    kv: str
-    vector: str
-    graph: str
-    doc_status: str
+    kv: str | None = None
+    vector: str | None = None
+    graph: str | None = None
+    doc_status: str | None = None
     working_dir: str | None = None
     workspace: str = ""
     variables: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, Callable[[], str]] = field(default_factory=dict)
+
+    def beside(self, other: Selection) -> Selection:
+        """Both together: one database whose slots lie in two stores."""
+        return Selection(
+            kv=self.kv or other.kv,
+            vector=self.vector or other.vector,
+            graph=self.graph or other.graph,
+            doc_status=self.doc_status or other.doc_status,
+            working_dir=self.working_dir or other.working_dir,
+            workspace=self.workspace or other.workspace,
+            variables={**other.variables, **self.variables},
+            secrets={**other.secrets, **self.secrets},
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,11 +99,11 @@ class Reader(Protocol):
         """Records in a stable order, without the first `skip`. Raises SourceUnreadable."""
         ...
 
-    def fingerprint(self) -> str:
-        """Changes whenever the data may have changed; cheap. Raises NotFound."""
+    async def fingerprint(self) -> str:
+        """Changes whenever the data of the store's slots may have changed; cheap. Raises NotFound."""
         ...
 
-    def unfinished(self) -> list[str]:
+    async def unfinished(self) -> list[str]:
         """Traces of a write that is going on, or was cut off; cheap."""
         ...
 
@@ -115,10 +129,13 @@ class Writer(Protocol):
 
 
 class Store(Protocol):
-    """One LightRAG database in one backend."""
+    """Some slots (often all four) of one LightRAG database in one backend."""
 
     @property
     def backend(self) -> str: ...
+
+    @property
+    def slots(self) -> frozenset[Slot]: ...
 
     async def observe(self) -> tuple[Facts, Facts]:
         """(facts, details): records by namespace, sizes, marks of ours. Read-only."""
@@ -191,7 +208,14 @@ class Backend(Protocol):
 
     async def stop(self) -> None: ...
 
-    def store(self, path: str, workspace: str, embedding: Embedding) -> Store: ...
+    @property
+    def serves(self) -> frozenset[Slot]:
+        """The slots that LightRAG can keep in this engine."""
+        ...
+
+    def store(
+        self, path: str, workspace: str, embedding: Embedding, slots: frozenset[Slot] = ALL_SLOTS
+    ) -> Store: ...
 
     def registry_config(self, workspace: str) -> dict[str, Any]:
         """`backend_config` of the registry: where live consumers find it, without secrets."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridrag.errors import HybridragError
+from hybridrag.model.data import ALL_SLOTS, Slot
 from hybridrag.model.facts import Facts
 from hybridrag.model.ports import Embedding
 
@@ -36,8 +37,14 @@ class JsonBackend:
     async def stop(self) -> None:
         """Files need no server."""
 
-    def store(self, path: str, workspace: str, embedding: Embedding) -> JsonStore:
-        return JsonStore(self.name, Path(path), embedding)
+    @property
+    def serves(self) -> frozenset[Slot]:
+        return ALL_SLOTS
+
+    def store(
+        self, path: str, workspace: str, embedding: Embedding, slots: frozenset[Slot] = ALL_SLOTS
+    ) -> JsonStore:
+        return JsonStore(self.name, Path(path), embedding, slots)
 
     def registry_config(self, workspace: str) -> dict[str, Any]:
         return {}

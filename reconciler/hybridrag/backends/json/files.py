@@ -7,7 +7,7 @@ reads blocks and looks for what can only be structure; no file is ever loaded wh
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -43,8 +43,8 @@ def file_of(namespace: str) -> str:
 FILES: tuple[str, ...] = tuple(dict.fromkeys(file_of(namespace.name) for namespace in NAMESPACES))
 
 
-def present(folder: Path) -> list[Path]:
-    """The database's files that exist, in copy order. Raises NotFound with words for a user."""
+def present(folder: Path, names: Collection[str] = FILES) -> list[Path]:
+    """Those of the database's files that exist, in copy order. Raises NotFound with words for a user."""
     if not folder.is_dir():
         raise NotFound(
             f'the folder "{folder}" does not exist',
@@ -60,13 +60,13 @@ def present(folder: Path) -> list[Path]:
             f'the folder "{folder}" holds no LightRAG database (no kv_store_*.json, vdb_*.json or *.graphml){nearby}',
             hint="set databases.<name>.path to the folder that directly holds kv_store_*.json",
         )
-    return found
+    return [path for path in found if path.name in names]
 
 
-def fingerprint(folder: Path) -> str:
-    """Digest over name, size, modification time (ns) and inode of every file; changes with any write."""
+def fingerprint(folder: Path, names: Collection[str] = FILES) -> str:
+    """Digest over name, size, modification time (ns) and inode of the named files; changes with any write."""
     marks: dict[str, list[int]] = {}
-    for path in present(folder):
+    for path in present(folder, names):
         stat = path.stat()
         marks[path.name] = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
     return digest_of(marks)

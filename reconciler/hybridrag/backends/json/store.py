@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from pathlib import Path
 
 from hybridrag.errors import NotFound, PlanRefused, SourceUnreadable
 from hybridrag.migrate.threads import ahead
-from hybridrag.model.data import BY_NAME, Batch, Slot
+from hybridrag.model.data import ALL_SLOTS, BY_NAME, Batch, Slot, streams_of
 from hybridrag.model.facts import Facts, Value
 from hybridrag.model.ports import Embedding, Examination, Selection, WriterSession
 
@@ -21,13 +21,14 @@ from .vectors import read_vectors
 class JsonReader:
     """Reads the files as they are; `fingerprint` tells whether anybody wrote meanwhile."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, names: Collection[str] = files.FILES) -> None:
         self._folder = folder
+        self._names = names
 
-    def fingerprint(self) -> str:
-        return files.fingerprint(self._folder)
+    async def fingerprint(self) -> str:
+        return files.fingerprint(self._folder, self._names)
 
-    def unfinished(self) -> list[str]:
+    async def unfinished(self) -> list[str]:
         return files.unfinished_writes(self._folder)
 
     def read(self, namespace: str, *, skip: int = 0, rows: int = 1000) -> AsyncIterator[Batch]:
@@ -46,14 +47,22 @@ class JsonReader:
 class JsonStore:
     """The files in one folder. JSON keeps every field as it is, so nothing is represented differently."""
 
-    def __init__(self, backend: str, folder: Path, embedding: Embedding) -> None:
+    def __init__(
+        self, backend: str, folder: Path, embedding: Embedding, slots: frozenset[Slot] = ALL_SLOTS
+    ) -> None:
         self._backend = backend
         self._folder = folder
         self._embedding = embedding
+        self._slots = slots
+        self._names = frozenset(files.file_of(name) for name in streams_of(slots))
 
     @property
     def backend(self) -> str:
         return self._backend
+
+    @property
+    def slots(self) -> frozenset[Slot]:
+        return self._slots
 
     async def observe(self) -> tuple[Facts, Facts]:
         return await asyncio.to_thread(self._observe)
@@ -62,7 +71,7 @@ class JsonStore:
         facts: dict[str, Value] = {"exists": True}
         details: dict[str, Value] = {}
         try:
-            paths = files.present(self._folder)
+            paths = files.present(self._folder, self._names)
         except NotFound as error:
             return {"exists": False, "missing": error.what}, {}
         total = 0
@@ -83,22 +92,22 @@ class JsonStore:
         if place := files.anchor(self._folder):
             facts["anchor"] = place
         facts["bytes"] = total
-        facts["fingerprint"] = files.fingerprint(self._folder)
+        facts["fingerprint"] = files.fingerprint(self._folder, self._names)
         unfinished = files.unfinished_writes(self._folder)
         facts["unfinished_writes"] = ", ".join(unfinished) or None
         return facts, details
 
     def selection(self) -> Selection:
         return Selection(
-            kv="JsonKVStorage",
-            vector="NanoVectorDBStorage",
-            graph="NetworkXStorage",
-            doc_status="JsonDocStatusStorage",
+            kv="JsonKVStorage" if Slot.KV in self._slots else None,
+            vector="NanoVectorDBStorage" if Slot.VECTOR in self._slots else None,
+            graph="NetworkXStorage" if Slot.GRAPH in self._slots else None,
+            doc_status="JsonDocStatusStorage" if Slot.DOC_STATUS in self._slots else None,
             working_dir=str(self._folder),
         )
 
     def reader(self) -> JsonReader:
-        return JsonReader(self._folder)
+        return JsonReader(self._folder, self._names)
 
     def examine(self, batch: Batch, into: Examination) -> Batch:
         return batch

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridrag.errors import BackendUnavailable, HybridragError
+from hybridrag.model.data import ALL_SLOTS, Slot
 from hybridrag.model.facts import Facts, Value
 from hybridrag.model.ports import Embedding, SchemaMaker, Selection
 from hybridrag.model.secret import Secret, SecretResolver
@@ -120,8 +121,14 @@ class PostgresBackend:
     async def stop(self) -> None:
         await asyncio.to_thread(self._ours().stop)
 
-    def store(self, path: str, workspace: str, embedding: Embedding) -> PostgresStore:
-        return PostgresStore(self._endpoint(), workspace, embedding, self._schema, self._selection)
+    @property
+    def serves(self) -> frozenset[Slot]:
+        return ALL_SLOTS
+
+    def store(
+        self, path: str, workspace: str, embedding: Embedding, slots: frozenset[Slot] = ALL_SLOTS
+    ) -> PostgresStore:
+        return PostgresStore(self._endpoint(), workspace, embedding, self._schema, self._selection, slots)
 
     def _selection(self, workspace: str) -> Selection:
         endpoint, spec = self._endpoint(), self._spec

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import asyncpg
 
 from hybridrag.errors import PlanRefused
-from hybridrag.model.data import NAMESPACES, Batch
+from hybridrag.model.data import ALL_SLOTS, NAMESPACES, Batch, Slot
 from hybridrag.model.facts import Facts, digest_of
 from hybridrag.model.ports import Embedding, Examination, SchemaMaker, Selection
 
@@ -31,10 +31,10 @@ class PostgresReader:
         self._workspace = workspace
         self._embedding = embedding
 
-    def fingerprint(self) -> str:
+    async def fingerprint(self) -> str:
         return digest_of([self._endpoint.address, self._endpoint.database, self._workspace])
 
-    def unfinished(self) -> list[str]:
+    async def unfinished(self) -> list[str]:
         return []
 
     async def read(self, namespace: str, *, skip: int = 0, rows: int = 1000) -> AsyncIterator[Batch]:
@@ -103,17 +103,23 @@ class PostgresStore:
         embedding: Embedding,
         schema: SchemaMaker,
         selection: Callable[[str], Selection],
+        slots: frozenset[Slot] = ALL_SLOTS,
     ) -> None:
         self._endpoint = endpoint
         self._workspace = workspace
         self._embedding = embedding
         self._schema = schema
         self._selection = selection
+        self._slots = slots
         self._shapes = {namespace.name: Shape(namespace.name) for namespace in NAMESPACES}
 
     @property
     def backend(self) -> str:
         return self._endpoint.name
+
+    @property
+    def slots(self) -> frozenset[Slot]:
+        return self._slots
 
     async def observe(self) -> tuple[Facts, Facts]:
         return await observe_store(self._endpoint, self._workspace, self._embedding)
