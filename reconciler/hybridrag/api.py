@@ -70,12 +70,12 @@ async def open(env: Environment, name: str, **lightrag: Any) -> AsyncIterator[An
     """
     world = env.world
     item = world.database(name)
-    serving = world.serving(item)
-    facts, _ = await serving.observe()
-    if not facts.get("reachable"):
-        hint = facts.get("hint")
-        raise BackendUnavailable(str(facts.get("problem")), hint=str(hint) if hint else None)
-    selection = serving.store(item.path, item.workspace, item.embedding).selection()
+    for backend in dict.fromkeys(world.serving(item).values()):
+        facts, _ = await backend.observe()
+        if not facts.get("reachable"):
+            hint = facts.get("hint")
+            raise BackendUnavailable(str(facts.get("problem")), hint=str(hint) if hint else None)
+    selection = world.selection(item)
     require_files(selection)
     claim_process(selection)
     if "embedding_func" not in lightrag and item.function:

@@ -12,7 +12,7 @@ from hybridrag.backends.postgres.backend import PostgresBackend
 from hybridrag.backends.postgres.spec import PostgresSpec, TlsSpec
 from hybridrag.engine import World
 from hybridrag.model.ports import Backend, Embedding
-from hybridrag.model.wanted import Wanted
+from hybridrag.model.wanted import Place, Wanted
 from hybridrag.spec import LoadedSpec
 
 
@@ -37,9 +37,7 @@ def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
             database=name,
             path=str(spec.resolve(database.path)),
             workspace=database.effective_workspace(name),
-            backend=database.backend,
-            backend_type=backends[database.backend].type,
-            provisioned=backends[database.backend].provisioned,
+            placement={slot: _place(backends[held]) for slot, held in database.placement().items()},
             embedding=Embedding(model=database.embedding.model, dim=database.embedding.dim),
             batch=database.migration.batch,
             thresholds=environment.thresholds(name),
@@ -57,6 +55,10 @@ def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
         files=declared or JsonBackend("json"),
         state=state,
     )
+
+
+def _place(backend: Backend) -> Place:
+    return Place(name=backend.name, type=backend.type, provisioned=backend.provisioned, serves=backend.serves)
 
 
 def _placed(tls: TlsSpec, spec: LoadedSpec) -> TlsSpec:

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from hybridrag.actions import ORDER
 from hybridrag.backends.postgres.observe import problems as postgres_problems
 from hybridrag.errors import HybridragError
-from hybridrag.model.data import NAMESPACES
+from hybridrag.model.data import ALL_SLOTS, NAMESPACES, Slot
 from hybridrag.model.facts import Observation
 from hybridrag.model.plan import Plan, Step
 from hybridrag.model.ports import Embedding
-from hybridrag.model.wanted import Wanted
+from hybridrag.model.wanted import Place, Placement, Wanted
 from hybridrag.planner import make_plan
-from hybridrag.planner.planning import migration_id
+from hybridrag.planner.parts import canonical, migration_id, parts_of, store_thing
 
 HERE = Path(__file__).parent
 BASE = yaml.safe_load((HERE / "base.yaml").read_text("utf-8"))
@@ -42,36 +42,52 @@ def _wanted(case: dict[str, Any]) -> list[Wanted]:
     for name, more in (case.get("databases") or {"notes": {}}).items():
         fields = _named({**BASE["wanted"], **more}, {"$": name})
         embedding = Embedding(model=fields.pop("model"), dim=fields.pop("dim"))
-        found.append(Wanted(database=name, embedding=embedding, **fields))
+        found.append(Wanted(database=name, embedding=embedding, placement=_placement(fields), **fields))
     return found
+
+
+def _placement(fields: dict[str, Any]) -> Placement:
+    """`backend` as a spec says it: a name, or one for each slot; `backend_type` likewise."""
+    names, kinds = fields.pop("backend"), fields.pop("backend_type")
+    provisioned = fields.pop("provisioned")
+    places = {}
+    for slot in Slot:
+        name = names if isinstance(names, str) else names[slot.value]
+        kind = kinds if isinstance(kinds, str) else kinds[name]
+        serves = frozenset({Slot.VECTOR}) if kind == "milvus" else ALL_SLOTS
+        places[slot] = Place(name=name, type=kind, provisioned=provisioned, serves=serves)
+    return places
 
 
 def _observation(case: dict[str, Any], wanted: Sequence[Wanted]) -> Observation:
     facts: dict[str, dict[str, Any]] = {}
     for item in wanted:
-        facts.update(_named(BASE["observed"], {"$backend": item.backend, "$": item.database}))
+        for place in item.places:
+            facts.update(_named(BASE["observed"], {"$backend": place.name, "$": item.database}))
     for thing, change in (case.get("observed") or {}).items():
         if change is None:
             facts.pop(thing, None)
         else:
             facts[thing] = {**facts.get(thing, {}), **change}
     for item in wanted:
-        place = facts.get(f"store/{item.database}@{item.backend}", {})
-        if place.get("migration") == "$this":
-            fingerprint = str(facts[f"store/{item.database}@json"]["fingerprint"])
-            place["migration"] = migration_id(item, fingerprint)
-        elif place.get("migration") == "$older":
-            place["migration"] = migration_id(item, str(place["source_fingerprint"]))
+        for part in parts_of(item, facts.get(f"registry/{item.database}", {})):
+            place = facts.get(store_thing(item.database, canonical(part.target), part.slots), {})
+            if place.get("migration") == "$this":
+                source = facts[store_thing(item.database, part.source, part.slots)]
+                place["migration"] = migration_id(item, part, str(source["fingerprint"]))
+            elif place.get("migration") == "$older":
+                place["migration"] = migration_id(item, part, str(place["source_fingerprint"]))
     return Observation(facts=facts)
 
 
 def _plan(wanted: Sequence[Wanted], observation: Observation) -> Plan:
     found = {
-        item.database: postgres_problems(
-            item.backend, observation.of(f"backend/{item.backend}"), item.embedding
+        (item.database, place.name): postgres_problems(
+            place.name, observation.of(f"backend/{place.name}"), item.embedding
         )
         for item in wanted
-        if item.backend_type == "postgres"
+        for place in item.places
+        if place.type == "postgres"
     }
     return make_plan("dev", "spec", wanted, observation, found)
 
@@ -122,19 +138,23 @@ def _holds_for_every_plan(plan: Plan) -> None:
         assert step.id == f"{step.verb}.{step.target}"
         assert step.reason
         seen.add(step.id)
-    for target in {step.target for step in plan.steps}:
-        verbs = [ORDER.index(step.verb) for step in plan.steps if step.target == target]
-        assert verbs == sorted(verbs), f"the verbs of {target} are out of order"
+    about = {move.id: move.database for move in plan.moves.values()}
+    for database in {about.get(step.target, step.target) for step in plan.steps}:
+        mine = [step for step in plan.steps if about.get(step.target, step.target) == database]
+        verbs = [ORDER.index(step.verb) for step in mine]
+        assert verbs == sorted(verbs), f"the verbs of {database} are out of order"
         names = {ORDER[verb] for verb in verbs}
         assert not names & {"pause"} or "resume" in names, "a pause without its end"
-        assert not names & {"migrate"} or {"validate", "verify", "switch"} <= names
-        position = {step.id: index for index, step in enumerate(plan.steps)}
-        if {"migrate", "switch"} <= names:
-            assert position[f"verify.{target}"] < position[f"switch.{target}"]
+        assert names.isdisjoint({"migrate"}) or {"validate", "verify", "switch"} <= names
+        for step in mine:
+            if step.verb == "migrate":
+                assert {f"validate.{step.target}", f"verify.{step.target}"} <= seen, "a part moved unverified"
 
 
 _names = st.sampled_from(["one", "two", "ключ"])
-_backends = st.sampled_from(["pg", "pg2", "files"])
+KINDS = {"pg": "postgres", "pg2": "postgres", "files": "json", "vectors": "milvus"}
+SERVES = {name: frozenset({Slot.VECTOR}) if kind == "milvus" else ALL_SLOTS for name, kind in KINDS.items()}
+_backends = st.sampled_from(sorted(KINDS))
 _value = st.one_of(
     st.none(),
     st.booleans(),
@@ -145,7 +165,7 @@ _value = st.one_of(
 )  # fmt: skip
 _fact_names = st.sampled_from(
     ["type", "reachable", "state", "migration", "source_fingerprint", "fingerprint", "bytes", "exists", "missing", "problem",
-     "hint", "backend", "backend_type", "drifted", "paused", "foreign_vectors", "neighbours/chunks", "damaged/kv_store_x.json",
+     "hint", "backend", "backend_type", "drifted", "slot/vector", "slot/kv", "slot_type/vector", "kept/json", "kept/pg", "paused", "foreign_vectors", "neighbours/chunks", "damaged/kv_store_x.json",
      "dim/vdb_chunks.json", "version_num", "version", "pgvector", "pgvector_available", "superuser", "may_create_schema",
      "may_create_tables", "encoding", "standby", "", "dim/", "records/"]
     + [f"records/{namespace.name}" for namespace in NAMESPACES]
@@ -158,20 +178,42 @@ def worlds(draw: st.DrawFn) -> tuple[list[Wanted], Observation]:
     wanted = []
     facts: dict[str, dict[str, Any]] = {}
     for name in draw(st.lists(_names, max_size=3, unique=True)):
-        backend = draw(_backends)
-        kind = "json" if backend == "files" else "postgres"
+        one = draw(_backends)
+        chosen = draw(
+            st.just(dict.fromkeys(Slot, one)) | st.fixed_dictionaries(dict.fromkeys(Slot, _backends))
+        )
+        provisioned = draw(st.booleans())
+        places = {
+            slot: Place(name=backend, type=KINDS[backend], provisioned=provisioned, serves=SERVES[backend])
+            for slot, backend in chosen.items()
+        }
         embedding = Embedding(
             model=draw(st.none() | st.text(max_size=3)), dim=draw(st.integers(1, 4000) | st.just(96))
         )
-        wanted.append(
-            Wanted(database=name, path=f"/data/{name}", workspace=name, backend=backend, backend_type=kind,
-                   provisioned=draw(st.booleans()), embedding=embedding, batch=1000)
-        )  # fmt: skip
-        for thing, healthy in _named(BASE["observed"], {"$backend": backend, "$": name}).items():
-            known = draw(st.sampled_from([healthy, healthy, healthy, {}]))
-            facts[thing] = {**known, **draw(st.dictionaries(_fact_names, _value, max_size=3))}
-            if draw(st.integers(0, 9)) == 0:
-                del facts[thing]
+        item = Wanted(
+            database=name,
+            path=f"/data/{name}",
+            workspace=name,
+            placement=places,
+            embedding=embedding,
+            batch=1000,
+        )
+        wanted.append(item)
+        entry = draw(st.dictionaries(_fact_names, _value, max_size=3) | st.just({}))
+        facts[f"registry/{name}"] = entry
+        for part in parts_of(item, entry):
+            for backend in (part.source, canonical(part.target)):
+                healthy = _named(BASE["observed"], {"$backend": backend, "$": name})
+                key = "store/$@json" if backend == "json" else "store/$@$backend"
+                known = {
+                    store_thing(name, backend, part.slots): BASE["observed"][key],
+                    f"backend/{backend}": healthy[f"backend/{backend}"],
+                }
+                for thing, good in known.items():
+                    start = draw(st.sampled_from([good, good, good, {}]))
+                    facts[thing] = {**start, **draw(st.dictionaries(_fact_names, _value, max_size=3))}
+                    if draw(st.integers(0, 9)) == 0:
+                        del facts[thing]
         if draw(st.booleans()):
             facts[f"journal/{name}"] = {"paused": draw(_value)}
     return wanted, Observation(facts=facts)
@@ -195,8 +237,12 @@ def test_whatever_is_observed_a_plan_is_sound_or_refused_in_words(
     else:
         assert _plan(wanted, observation) == plan
         _holds_for_every_plan(plan)
-        moved = {step.target for step in plan.steps if step.verb != "provision"}
-        assert set(plan.moves) <= moved
+        moved = {
+            plan.moves[step.target].database if step.target in plan.moves else step.target
+            for step in plan.steps
+            if step.verb != "provision"
+        }
+        assert {move.database for move in plan.moves.values()} <= moved
         assert moved | set(plan.in_place) | {item.database for item in wanted} == {
             item.database for item in wanted
         }

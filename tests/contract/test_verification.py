@@ -52,7 +52,7 @@ class Moved:
     async def compare(self, *namespaces: str) -> Report:
         """What `verify` finds in these streams (all without names)."""
         item = self.world.database("notes")
-        source, target = self.world.source_store(item), self.world.store(item, item.backend)
+        source, target = self.world.store(item, "json"), self.world.store(item, "pg")
         expected = {name: self.expected[name] for name in namespaces or NAMES}
         return await compare(source.reader(), target, expected, 100, _meter())
 
@@ -100,7 +100,7 @@ async def moved(project: Project) -> AsyncIterator[Moved]:
     env = load(project.folder / "hybridrag.yaml")
     assert (await apply(await plan(env))).outcome == "done"
     item = env.world.database("notes")
-    reader, target = env.world.source_store(item).reader(), env.world.store(item, item.backend)
+    reader, target = env.world.store(item, "json").reader(), env.world.store(item, "pg")
     expected, _ = await examine_source(reader, target, NAMES, 100, _meter())
     assert project.dsn
     sql = await asyncpg.connect(project.dsn)
@@ -201,7 +201,7 @@ async def _apart(moved: Moved, namespace: str, one: str, other: str) -> list[str
     """The fields in which two records differ, as the target holds them."""
     item = moved.world.database("notes")
     found: dict[str, dict[str, Any]] = {}
-    async for batch in moved.world.store(item, item.backend).reader().read(namespace):
+    async for batch in moved.world.store(item, "pg").reader().read(namespace):
         for index, key in enumerate(batch.keys):
             if key in (one, other):
                 found[key] = dict(batch.fields[index])

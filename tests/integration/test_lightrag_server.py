@@ -132,7 +132,7 @@ async def test_a_real_server_serves_the_migrated_database(project: Project, tmp_
 
     world = hybridrag.load(project.folder / "hybridrag.yaml").world
     item = world.database("notes")
-    selection = world.serving(item).store(item.path, item.workspace, item.embedding).selection()
+    selection = world.selection(item)
     with (
         ModelServer(DIM) as models,
         running(tmp_path / "served", dotenv(selection, models, free_port())) as url,

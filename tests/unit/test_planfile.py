@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hybridrag.errors import NotFound, PlanRefused, SpecInvalid
+from hybridrag.model.data import Slot
 from hybridrag.model.facts import Observation
 from hybridrag.model.plan import Hazard, HazardKind, Move, Plan, Step
 from hybridrag.planner import PlanFile, load, refuse_if_stale, save, to_file, to_plan
@@ -30,9 +31,11 @@ _steps = st.builds(
 )
 _moves = st.builds(
     Move,
-    **dict.fromkeys(("database", "target", "workspace", "migration_id"), _text),
-    source=st.none() | _text,
-    fingerprint=st.none() | _text,
+    **dict.fromkeys(
+        ("id", "database", "source", "target", "workspace", "fingerprint", "migration_id"), _text
+    ),
+    slots=st.lists(st.sampled_from(Slot), max_size=4).map(tuple),
+    replaces=st.none() | _text,
 )
 _value = (
     st.none()

@@ -8,16 +8,14 @@ from hybridrag.errors import BackendUnavailable
 from hybridrag.model.facts import Facts, Observation
 from hybridrag.model.plan import HazardKind, Plan
 from hybridrag.model.ports import Embedding
-from hybridrag.model.wanted import Wanted
+from hybridrag.model.wanted import Place, Wanted, everywhere
 from hybridrag.planner import make_plan
 
 ITEM = Wanted(
     database="notes",
     path="/x",
     workspace="notes",
-    backend="pg",
-    backend_type="postgres",
-    provisioned=True,
+    placement=everywhere(Place(name="pg", type="postgres", provisioned=True)),
     embedding=Embedding(model="m", dim=4),
     batch=10,
 )

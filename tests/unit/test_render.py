@@ -14,6 +14,7 @@ from hybridrag.engine import Status
 from hybridrag.engine.status import BackendStatus, DatabaseStatus
 from hybridrag.journal import RunRecord
 from hybridrag.model.events import PlanReady, Progress, RunDone, StepDone, StepFailed, StepStarted, Warned
+from hybridrag.model.data import Slot
 from hybridrag.model.plan import Hazard, HazardKind, Move, Plan, Step
 from hybridrag.render.console import THEME, console
 from hybridrag.render.plan_text import show_plan
@@ -43,7 +44,16 @@ def _plan(word: str) -> Plan:
         id=f"migrate.{word}", verb="migrate", target=word, summary=f"copy {word}", reason=f"of {word}", records=1234,
         bytes=5_000_000, estimate_s=61.0, hazards=(Hazard(kind=HazardKind.DATA_COPY, detail=f"detail {word}"),),
     )  # fmt: skip
-    move = Move(database=word, source="json", target="pg", workspace="w", fingerprint="f", migration_id="m")
+    move = Move(
+        id=word,
+        database=word,
+        slots=tuple(Slot),
+        source="json",
+        target="pg",
+        workspace="w",
+        fingerprint="f",
+        migration_id="m",
+    )
     return Plan(environment=word, spec_digest="", observation_digest="", steps=(step,), moves={word: move},
                 in_place=(f"in place {word}",), warnings=(f"careful {word}",))  # fmt: skip
 

@@ -13,6 +13,7 @@ from hybridrag.engine import Status
 from hybridrag.engine.status import BackendStatus, DatabaseStatus
 from hybridrag.journal import RunRecord
 from hybridrag.model import events
+from hybridrag.model.data import Slot
 from hybridrag.model.facts import Observation
 from hybridrag.model.plan import Hazard, HazardKind, Move, Plan, Step
 from hybridrag.planner import to_file
@@ -68,7 +69,16 @@ def test_every_event_fits_and_any_other_line_does_not() -> None:
 def _plan() -> dict[str, Any]:
     step = Step(id="a", verb="migrate", target="n", summary="s", reason="r", records=1, bytes=2, estimate_s=0.5,
                 hazards=(Hazard(kind=HazardKind.DATA_COPY, detail="d"),))  # fmt: skip
-    move = Move(database="n", source=None, target="pg", workspace="n", fingerprint=None, migration_id="m")
+    move = Move(
+        id="n",
+        database="n",
+        slots=tuple(Slot),
+        source="json",
+        target="pg",
+        workspace="n",
+        fingerprint="f",
+        migration_id="m",
+    )
     plan = Plan(environment="dev", spec_digest="s", observation_digest="o", steps=(step,), moves={"n": move})
     facts = {"backend/pg": {"a": None, "b": True, "c": 1, "d": 1.5, "e": "x"}}
     file = to_file(plan, Observation(facts=facts), tool_version="0", spec_files=("x",), databases=("n",))

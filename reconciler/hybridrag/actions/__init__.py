@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .base import STREAMS, Action, Context
+from .base import Action, Context, Part
 from .migrate import Migrate
 from .pause import Pause
 from .provision import Provision
@@ -12,7 +12,9 @@ from .validate import Validate
 from .verify import Verify
 
 ACTIONS: tuple[Action, ...] = (Provision(), Validate(), Pause(), Migrate(), Verify(), Switch(), Resume())
+ONE_PART = frozenset({"validate", "migrate", "verify"})
+"""Verbs whose step is about one part of a database; the others are about all of it."""
 ORDER: tuple[str, ...] = tuple(action.verb for action in ACTIONS)
 BY_VERB = {action.verb: action for action in ACTIONS}
 
-__all__ = ["ACTIONS", "BY_VERB", "ORDER", "STREAMS", "Action", "Context"]
+__all__ = ["ACTIONS", "BY_VERB", "ONE_PART", "ORDER", "Action", "Context", "Part"]

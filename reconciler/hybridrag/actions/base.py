@@ -6,42 +6,59 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from hybridrag.model.data import NAMESPACES
+from hybridrag.model.data import Slot, streams_of
 from hybridrag.model.events import Emit
 from hybridrag.model.plan import HazardKind, Move, Step
 from hybridrag.model.ports import Backend, Embedding, Memory, Pointer, Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One move with its two stores. `backend` is the target's; `records` are the source's, by stream."""
+
+    move: Move
+    backend: Backend
+    source: Store
+    target: Store
+    records: Mapping[str, int]
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        return streams_of(self.move.slots)
+
+    @property
+    def total(self) -> int:
+        return sum(self.records.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """The world of one step. `source` is None when the step moves no data."""
+    """The world of one step.
+
+    `parts` are what the step is about: one part, or for a step of the whole database all of its moving parts.
+    `placement` is where each slot of the database is wanted; `backend` is what a provision step is about.
+    """
 
     run: str
     step: Step
-    backend: Backend
-    move: Move | None
+    backend: Backend | None
+    parts: tuple[Part, ...]
     database: str
     path: str
     workspace: str
     embedding: Embedding
     batch: int
-    source: Store | None
-    target: Store | None
+    placement: Mapping[Slot, Backend]
     memory: Memory
     pointer: Pointer
     allowed: frozenset[HazardKind]
-    records: Mapping[str, int]
     emit: Emit
 
-    def moving(self) -> tuple[Move, Store, Store]:
-        """(move, source, target) of a step that moves data."""
-        if self.move is None or self.source is None or self.target is None:
-            raise RuntimeError(f"step {self.step.id} moves no data")
-        return self.move, self.source, self.target
-
     @property
-    def total(self) -> int:
-        return sum(self.records.values())
+    def part(self) -> Part:
+        """The only part of a step that moves data."""
+        (part,) = self.parts
+        return part
 
 
 class Action(Protocol):
@@ -54,6 +71,3 @@ class Action(Protocol):
         ...
 
     async def do(self, context: Context) -> None: ...
-
-
-STREAMS: tuple[str, ...] = tuple(namespace.name for namespace in NAMESPACES)

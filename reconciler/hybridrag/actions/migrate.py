@@ -6,8 +6,9 @@ from hybridrag.errors import PlanRefused
 from hybridrag.migrate.copying import copy
 from hybridrag.migrate.progress import Meter
 from hybridrag.model.events import Warned
+from hybridrag.model.plan import HazardKind
 
-from .base import STREAMS, Context
+from .base import Context
 
 DONE = ("copied", "verified", "switched")
 
@@ -16,28 +17,39 @@ class Migrate:
     verb = "migrate"
 
     async def check(self, context: Context, *, ran: bool) -> str | None:
-        move, _, target = context.moving()
-        facts, _ = await target.observe()
-        if facts.get("migration") == move.migration_id and facts.get("state") in DONE:
-            return f'{context.total:,} records in backend "{target.backend}"'
+        part = context.part
+        facts, _ = await part.target.observe()
+        if facts.get("migration") == part.move.migration_id and facts.get("state") in DONE:
+            return f'{part.total:,} records in backend "{part.target.backend}"'
         return None
 
     async def do(self, context: Context) -> None:
-        move, source, target = context.moving()
-        reader = source.reader()
+        part = context.part
+        move, total = part.move, part.total
+        _consent(context)
+        reader = part.source.reader()
         fingerprint = await reader.fingerprint()
         if fingerprint != move.fingerprint:
             raise changed(move.database)
-        async with target.open_writer(move.migration_id, fingerprint) as writer:
+        async with part.target.open_writer(move.migration_id, fingerprint, replaces=move.replaces) as writer:
             done = await writer.prepare()
             if before := sum(done.values()):
-                message = f"resuming: {before:,} of {context.total:,} records were committed before"
+                message = f"resuming: {before:,} of {total:,} records were committed before"
                 context.emit(Warned(step=context.step.id, message=message))
-            meter = Meter(context.emit, context.step.id, "copying", context.total, start=before)
-            await copy(reader, writer, STREAMS, done, context.batch, meter)
+            meter = Meter(context.emit, context.step.id, "copying", total, start=before)
+            await copy(reader, writer, part.streams, done, context.batch, meter)
             if await reader.fingerprint() != fingerprint:
                 raise changed(move.database)
             await writer.finish(lambda phase: Meter(context.emit, context.step.id, phase, 0).tell())
+
+
+def _consent(context: Context) -> None:
+    for hazard in context.step.hazards:
+        if hazard.kind is HazardKind.REPLACE_KEPT and hazard.kind not in context.allowed:
+            raise PlanRefused(
+                f'database "{context.database}": {hazard.detail}',
+                hint=f"if that is meant: hybridrag apply --allow {hazard.kind.value}",
+            )
 
 
 def changed(database: str) -> PlanRefused:

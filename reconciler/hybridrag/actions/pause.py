@@ -15,16 +15,18 @@ class Pause:
     verb = "pause"
 
     async def check(self, context: Context, *, ran: bool) -> str | None:
-        move, _, _ = context.moving()
-        held = context.memory.pause_of(move.database)
+        held = context.memory.pause_of(context.database)
         return "no writer declared; the source is watched" if held and held[0] == context.run else None
 
     async def do(self, context: Context) -> None:
-        move, source, _ = context.moving()
-        reader = source.reader()
-        if unfinished := await reader.unfinished():
-            raise PlanRefused(
-                f'somebody is writing database "{move.database}" now: {", ".join(unfinished)} in "{context.path}"',
-                hint="stop the LightRAG process that writes it (or remove leftovers of a dead one), then run hybridrag apply",
-            )
-        context.memory.open_pause(move.database, context.run, await reader.fingerprint())
+        fingerprints = []
+        for part in context.parts:
+            reader = part.source.reader()
+            if unfinished := await reader.unfinished():
+                raise PlanRefused(
+                    f'somebody is writing database "{context.database}" now: {", ".join(unfinished)} in "{context.path}"',
+                    hint="stop the LightRAG process that writes it (or remove leftovers of a dead one), then run "
+                    "hybridrag apply",
+                )
+            fingerprints.append(await reader.fingerprint())
+        context.memory.open_pause(context.database, context.run, " ".join(fingerprints))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hybridrag.errors import PlanRefused
 from hybridrag.model.plan import NEEDS_CONSENT
+from hybridrag.model.ports import Backend
 
 from .base import Context
 
@@ -12,7 +13,7 @@ class Provision:
     verb = "provision"
 
     async def check(self, context: Context, *, ran: bool) -> str | None:
-        facts, details = await context.backend.observe()
+        facts, details = await _server(context).observe()
         if not facts.get("reachable") or facts.get("change"):
             return None
         pid = details.get("pid")
@@ -22,7 +23,13 @@ class Provision:
         for hazard in context.step.hazards:
             if hazard.kind in NEEDS_CONSENT and hazard.kind not in context.allowed:
                 raise PlanRefused(
-                    f'backend "{context.backend.name}": {hazard.detail}',
+                    f'backend "{_server(context).name}": {hazard.detail}',
                     hint=f"if that is meant: hybridrag apply --allow {hazard.kind.value}",
                 )
-        await context.backend.provision()
+        await _server(context).provision()
+
+
+def _server(context: Context) -> Backend:
+    if context.backend is None:
+        raise RuntimeError(f"step {context.step.id} is about no backend")
+    return context.backend

@@ -13,5 +13,5 @@ class Resume:
 
     async def do(self, context: Context) -> None:
         context.memory.close_pause(context.database)
-        if context.move is not None:
-            context.memory.drop_digests(context.move.migration_id)
+        for part in context.parts:
+            context.memory.drop_digests(part.move.migration_id)

@@ -10,15 +10,16 @@ class Switch:
     verb = "switch"
 
     async def check(self, context: Context, *, ran: bool) -> str | None:
-        if context.pointer.agrees(context.database, context.path, context.backend, context.workspace):
-            return f'backend "{context.backend.name}" serves "{context.database}"'
-        return None
+        if not context.pointer.agrees(context.database, context.path, context.placement, context.workspace):
+            return None
+        names = dict.fromkeys(f'"{backend.name}"' for backend in context.placement.values())
+        return f'backend {" and ".join(names)} serves "{context.database}"'
 
     async def do(self, context: Context) -> None:
-        move, source = context.move, context.source
-        if move is not None and source is not None and context.target is not None:
-            if await source.reader().fingerprint() != move.fingerprint:
-                raise changed(move.database)
-            # The mark goes first: a target that serves must never look like an unfinished copy of ours.
-            await context.target.mark(move.migration_id, "switched")
-        context.pointer.point(context.database, context.path, context.backend, context.workspace)
+        for part in context.parts:
+            if await part.source.reader().fingerprint() != part.move.fingerprint:
+                raise changed(context.database)
+        for part in context.parts:
+            # The marks go first: a target that serves must never look like an unfinished copy of ours.
+            await part.target.mark(part.move.migration_id, "switched")
+        context.pointer.point(context.database, context.path, context.placement, context.workspace)

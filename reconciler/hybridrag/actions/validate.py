@@ -13,45 +13,44 @@ from hybridrag.migrate.verifying import examine_source
 from hybridrag.model.plan import HazardKind
 from hybridrag.model.ports import Examination
 
-from .base import STREAMS, Context
+from .base import Context, Part
 
 
 class Validate:
     verb = "validate"
 
     async def check(self, context: Context, *, ran: bool) -> str | None:
-        facts, _ = await context.backend.observe()
-        problems = context.backend.problems(facts, context.embedding)
+        part = context.part
+        facts, _ = await part.backend.observe()
+        problems = part.backend.problems(facts, context.embedding)
         if problems:
             raise problems[0]
-        if context.source is None or context.move is None:
-            return "the server can take it"
-        known = context.memory.digests(context.move.migration_id)
-        return f"{context.total:,} records fit" if set(known) == set(STREAMS) else None
+        known = context.memory.digests(part.move.migration_id)
+        return f"{part.total:,} records fit" if set(known) == set(part.streams) else None
 
     async def do(self, context: Context) -> None:
-        move, source, target = context.moving()
-        reader = source.reader()
-        meter = Meter(context.emit, context.step.id, "examining", context.total)
-        tables, examination = await examine_source(reader, target, STREAMS, context.batch, meter)
-        _accept(context, examination)
-        if await reader.fingerprint() != move.fingerprint:
+        part = context.part
+        reader = part.source.reader()
+        meter = Meter(context.emit, context.step.id, "examining", part.total)
+        tables, examination = await examine_source(reader, part.target, part.streams, context.batch, meter)
+        _accept(context, part, examination)
+        if await reader.fingerprint() != part.move.fingerprint:
             raise PlanRefused(
-                f'database "{move.database}" was written while it was examined',
+                f'database "{context.database}" was written while it was examined',
                 hint="stop whatever writes it, then run hybridrag apply again",
             )
         context.memory.put_digests(
-            move.migration_id, {name: table.to_bytes() for name, table in tables.items()}
+            part.move.migration_id, {name: table.to_bytes() for name, table in tables.items()}
         )
 
 
-def _accept(context: Context, examination: Examination) -> None:
+def _accept(context: Context, part: Part, examination: Examination) -> None:
     if examination.refused_total:
         shown = "; ".join(f'{space} "{key}": {reason}' for space, key, reason in examination.refused[:5])
         more = f" (and {examination.refused_total - 5:,} more)" if examination.refused_total > 5 else ""
         raise SourceUnreadable(
-            f'backend "{context.backend.name}" cannot hold {examination.refused_total:,} of '
-            f"{context.total:,} records: {shown}{more}",
+            f'backend "{part.backend.name}" cannot hold {examination.refused_total:,} of '
+            f"{part.total:,} records: {shown}{more}",
             hint="repair or remove these records in the source, then run hybridrag apply again",
         )
     if examination.lost and HazardKind.FIELD_LOSS not in context.allowed:
@@ -59,6 +58,6 @@ def _accept(context: Context, examination: Examination) -> None:
             f"{space}.{name} ({count:,} records)" for (space, name), count in sorted(examination.lost.items())
         )
         raise PlanRefused(
-            f'backend "{context.backend.name}" has no place for these fields: {shown}',
+            f'backend "{part.backend.name}" has no place for these fields: {shown}',
             hint="to move everything else and leave them behind: hybridrag apply --allow field_loss",
         )

@@ -7,7 +7,7 @@ from hybridrag.migrate.digest import NamespaceDigest
 from hybridrag.migrate.progress import Meter
 from hybridrag.migrate.verifying import Report, compare
 
-from .base import STREAMS, Context
+from .base import Context
 
 
 class Verify:
@@ -16,27 +16,28 @@ class Verify:
     async def check(self, context: Context, *, ran: bool) -> str | None:
         if not ran:
             return None  # an earlier verification does not vouch for what happened since
-        move, _, target = context.moving()
-        facts, _ = await target.observe()
-        if facts.get("migration") == move.migration_id and facts.get("state") == "verified":
-            return f"{context.total:,} records equal, 0 missing, 0 extra, 0 different"
+        part = context.part
+        facts, _ = await part.target.observe()
+        if facts.get("migration") == part.move.migration_id and facts.get("state") == "verified":
+            return f"{part.total:,} records equal, 0 missing, 0 extra, 0 different"
         return None
 
     async def do(self, context: Context) -> None:
-        move, source, target = context.moving()
+        part = context.part
+        move = part.move
         known = context.memory.digests(move.migration_id)
-        if set(known) != set(STREAMS):
+        if set(known) != set(part.streams):
             # Comparing with less than everything would call a half copy equal.
             raise VerificationFailed(
                 f'database "{move.database}": the source was not examined in full; nothing was switched',
                 hint="hybridrag apply examines it again",
             )
         expected = {name: NamespaceDigest.from_bytes(data) for name, data in known.items()}
-        meter = Meter(context.emit, context.step.id, "comparing", context.total)
-        report = await compare(source.reader(), target, expected, context.batch, meter)
+        meter = Meter(context.emit, context.step.id, "comparing", part.total)
+        report = await compare(part.source.reader(), part.target, expected, context.batch, meter)
         if not report.equal:
             raise failed(move.database, report)
-        await target.mark(move.migration_id, "verified")
+        await part.target.mark(move.migration_id, "verified")
 
 
 def failed(database: str, report: Report) -> VerificationFailed:

@@ -24,6 +24,7 @@ from .common import Settings, command_options
 def query(settings: Settings, database: str, text: str, mode: str, top_k: int, context_only: bool) -> None:
     """Retrieve through LightRAG; the question itself serves as keywords, so no model is called."""
     from hybridrag.adapters.lightrag_process import ask
+    from hybridrag.engine.world import served_by
     from hybridrag.errors import SpecInvalid
 
     env = settings.environment()
@@ -38,15 +39,19 @@ def query(settings: Settings, database: str, text: str, mode: str, top_k: int, c
             where=env.spec.where("databases", database, "embedding"),
             hint=f"set databases.{database}.embedding.function to file.py:name of an async embedding function",
         )
-    serving = env.world.serving(item)
-    selection = serving.store(item.path, item.workspace, item.embedding).selection()
+    selection = env.world.selection(item)
     answer = asyncio.run(
         ask("query", selection, item.embedding, function=item.function, base_dir=str(env.spec.base_dir),
             environ=env.spec.environ, text=text, mode=mode, top_k=top_k)
     )  # fmt: skip
     if settings.json:
         settings.print_json(
-            {"database": database, "backend": serving.name, "mode": mode, "data": answer["data"]}
+            {
+                "database": database,
+                "backend": served_by(env.world.serving(item)),
+                "mode": mode,
+                "data": answer["data"],
+            }
         )
         return
     click.echo(answer["context"] or "(nothing found)")

@@ -10,63 +10,78 @@ from hybridrag.errors import HybridragError
 from hybridrag.journal import open_pauses
 from hybridrag.model.facts import Facts, Observation
 from hybridrag.model.wanted import Wanted
+from hybridrag.planner import JSON, Part, parts_of, store_thing
 
-from .world import RegistryPointer, World
+from .world import World
 
 STORE_TIMEOUT_S = 60.0
 AT_ONCE = 8
+VOLATILE = ("records/", "bytes", "fingerprint", "unfinished_writes")
+"""Facts of a store that only inform while nothing moves: a writer at work must not make every plan stale."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What was observed, and why a wanted backend could not take a database (by database)."""
+    """What was observed, and why a wanted backend could not take a database (by database and backend)."""
 
     observation: Observation
-    problems: dict[str, list[HybridragError]]
+    problems: dict[tuple[str, str], list[HybridragError]]
 
 
 async def observe(world: World, items: Sequence[Wanted]) -> Seen:
     """Facts of every backend and store that these databases use or want."""
-    pointer = RegistryPointer(world.registry)
     facts: dict[str, Facts] = {}
     details: dict[str, Facts] = {}
-    current = {item.database: pointer.current(item.database) for item in items}
-    names = {item.backend for item in items}
-    names |= {str(entry["backend"]) for entry in current.values() if entry.get("backend") in world.backends}
+    current = {item.database: world.pointer.current(item.database) for item in items}
+    parts = {item.database: parts_of(item, current[item.database]) for item in items}
+    names = {part.target.name for each in parts.values() for part in each}
+    names |= {part.source for each in parts.values() for part in each if part.source in world.backends}
     gate = asyncio.Semaphore(AT_ONCE)
 
-    async def look(thing: str, question: Awaitable[tuple[Facts, Facts]]) -> None:
+    async def look(thing: str, question: Awaitable[tuple[Facts, Facts]], *, decides: bool = True) -> None:
         async with gate:
-            facts[thing], details[thing] = await _limited(thing, question)
+            found, more = await _limited(thing, question)
+        informing = {} if decides else {k: v for k, v in found.items() if k.startswith(VOLATILE)}
+        facts[thing] = {k: v for k, v in found.items() if k not in informing}
+        details[thing] = {**more, **informing}
 
     await asyncio.gather(*(look(f"backend/{name}", world.backend(name).observe()) for name in sorted(names)))
     questions = []
-    problems: dict[str, list[HybridragError]] = {}
+    problems: dict[tuple[str, str], list[HybridragError]] = {}
     for item in items:
-        in_use = current[item.database].get("backend")
-        if in_use in (None, world.files.name):
-            questions.append(look(f"store/{item.database}@json", world.source_store(item).observe()))
-        for name in sorted({item.backend, str(in_use)} & world.backends.keys()):
-            backend = world.backend(name)
-            if backend.type == "json" or not facts[f"backend/{name}"].get("reachable"):
-                continue
-            questions.append(look(f"store/{item.database}@{name}", world.store(item, name).observe()))
-        problems[item.database] = world.backend(item.backend).problems(
-            facts[f"backend/{item.backend}"], item.embedding
-        )
+        for part in parts[item.database]:
+            for name in _ends(part):
+                if name != JSON and not facts.get(f"backend/{name}", {}).get("reachable"):
+                    continue
+                thing = store_thing(item.database, name, part.slots)
+                store = world.store(item, name, part.slots)
+                questions.append(look(thing, store.observe(), decides=not part.in_place))
+            target = part.target.name
+            problems[item.database, target] = world.backend(target).problems(
+                facts[f"backend/{target}"], item.embedding
+            )
     await asyncio.gather(*questions)
     for item in items:
-        facts[f"registry/{item.database}"] = _registry_facts(world, pointer, item, current[item.database])
+        facts[f"registry/{item.database}"] = _registry_facts(
+            world, item, parts[item.database], current[item.database]
+        )
     for name in set(open_pauses(world.journal_path)) & current.keys():
         facts[f"journal/{name}"] = {"paused": True}
     return Seen(observation=Observation(facts=facts, details=details), problems=problems)
 
 
-def _registry_facts(world: World, pointer: RegistryPointer, item: Wanted, entry: Facts) -> Facts:
-    drifted = (
-        entry.get("backend") == item.backend
-        and not pointer.agrees(item.database, item.path, world.backend(item.backend), item.workspace)
-    ) or None
+def _ends(part: Part) -> list[str]:
+    """The one or two backends of a part, by the names that stand in facts."""
+    target = JSON if part.target.type == JSON else part.target.name
+    return list(dict.fromkeys((part.source, target)))
+
+
+def _registry_facts(world: World, item: Wanted, parts: Sequence[Part], entry: Facts) -> Facts:
+    """The entry, and whether it tells another address of the place in use than the spec."""
+    drifted = None
+    if all(part.in_place for part in parts) and (entry.get("backend") or entry.get("slot/kv")):
+        placement = {slot: world.backend(place.name) for slot, place in item.placement.items()}
+        drifted = not world.pointer.agrees(item.database, item.path, placement, item.workspace) or None
     return {**entry, "drifted": drifted}
 
 

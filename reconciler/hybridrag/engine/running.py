@@ -11,15 +11,18 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from hybridrag.actions import BY_VERB, STREAMS, Context
+from hybridrag.actions import BY_VERB, ONE_PART, Context, Part
 from hybridrag.errors import HybridragError, Interrupted, NotConverged
 from hybridrag.journal import Journal, Lease
+from hybridrag.model.data import streams_of
 from hybridrag.model.events import Emit, PlanReady, RunDone, StepDone, StepFailed, StepStarted, Warned
 from hybridrag.model.facts import Observation
-from hybridrag.model.plan import HazardKind, Plan, Step
+from hybridrag.model.plan import HazardKind, Move, Plan, Step
+from hybridrag.model.wanted import Wanted
+from hybridrag.planner import store_thing
 
 from .planning import Planned
-from .world import RegistryPointer, World
+from .world import World, served_by
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,7 +69,6 @@ class Run:
         self._emit = emit
         self._allowed = frozenset(allowed)
         self._items = {item.database: item for item in planned.items}
-        self._pointer = RegistryPointer(world.registry)
         self._report = RunReport(run=run_id(), outcome="done", seconds=0.0)
 
     async def execute(self) -> RunReport:
@@ -79,7 +81,7 @@ class Run:
                 PlanReady(
                     run=run,
                     steps=tuple(step.id for step in self._plan.steps),
-                    databases=tuple(self._plan.moves),
+                    databases=tuple(dict.fromkeys(move.database for move in self._plan.moves.values())),
                 )
             )
             error: BaseException | None = None
@@ -115,7 +117,7 @@ class Run:
 
     def _serving(self) -> dict[str, str]:
         with contextlib.suppress(HybridragError):
-            return {name: self._world.serving(item).name for name, item in self._items.items()}
+            return {name: served_by(self._world.serving(item)) for name, item in self._items.items()}
         return {}
 
     async def _step(self, step: Step, journal: Journal) -> None:
@@ -155,28 +157,38 @@ class Run:
 
     def _context(self, step: Step, journal: Journal) -> Context:
         move = self._plan.moves.get(step.target)
-        if step.verb == "provision":
-            item = next(item for item in self._items.values() if item.backend == step.target)
-            move = None
+        backend = self._world.backend(step.target) if step.verb == "provision" else None
+        if backend is not None:
+            item = next(i for i in self._items.values() if any(p.name == step.target for p in i.places))
         else:
-            item = self._items[step.target]
-        source_facts = self._observation.of(f"store/{item.database}@json")
-        counts = {name: source_facts.get(f"records/{name}") for name in STREAMS}
+            item = self._items[move.database if move else step.target]
+        # A step of one part is about that one; pause, switch and resume are about the whole database.
+        moves = [move] if move and step.verb in ONE_PART else self._plan.moves_of(item.database)
         return Context(
             run=self._report.run,
             step=step,
-            backend=self._world.backend(item.backend),
-            move=move,
+            backend=backend,
+            parts=() if backend is not None else tuple(self._part(item, each) for each in moves),
             database=item.database,
             path=item.path,
             workspace=item.workspace,
             embedding=item.embedding,
             batch=item.batch,
-            source=self._world.source_store(item) if move else None,
-            target=self._world.store(item, item.backend) if move else None,
+            placement={slot: self._world.backend(place.name) for slot, place in item.placement.items()},
             memory=journal,
-            pointer=self._pointer,
+            pointer=self._world.pointer,
             allowed=self._allowed,
-            records={name: count for name, count in counts.items() if isinstance(count, int)},
             emit=self._emit,
+        )
+
+    def _part(self, item: Wanted, move: Move) -> Part:
+        slots = frozenset(move.slots)
+        facts = self._observation.of(store_thing(item.database, move.source, slots))
+        counts = {name: facts.get(f"records/{name}") for name in streams_of(slots)}
+        return Part(
+            move=move,
+            backend=self._world.backend(move.target),
+            source=self._world.store(item, move.source, slots),
+            target=self._world.store(item, move.target, slots),
+            records={name: count for name, count in counts.items() if isinstance(count, int)},
         )

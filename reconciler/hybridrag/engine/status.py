@@ -61,14 +61,14 @@ async def status(world: World, names: Iterable[str] = ()) -> Status:
         facts = observation.of(thing)
         server = observation.of(f"backend/{serving}")
         problem = _problem(facts, server, kind)
-        target = observation.of(f"store/{item.database}@{item.backend}")
+        target = observation.of(f"store/{item.database}@{item.places[0].name}")
         size = facts.get("bytes")
         databases.append(
             DatabaseStatus(
                 database=item.database,
                 backend=serving,
                 backend_type=kind,
-                wanted=item.backend,
+                wanted=", ".join(place.name for place in item.places),
                 health="error" if problem else "healthy",
                 problem=problem,
                 records={n.name: _int(facts, n.name) for n in NAMESPACES},

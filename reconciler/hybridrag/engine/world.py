@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hybridrag.errors import NotFound
-from hybridrag.journal import Registry, RegistryEntry, facts_of
-from hybridrag.model.facts import Facts
-from hybridrag.model.ports import Backend, Store
+from hybridrag.journal import Registry
+from hybridrag.model.data import ALL_SLOTS, Slot
+from hybridrag.model.ports import Backend, Selection, Store
 from hybridrag.model.wanted import Wanted
+from hybridrag.planner import JSON, in_use
+
+from .pointer import RegistryPointer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +35,10 @@ class World:
     @property
     def registry(self) -> Registry:
         return Registry(self.state / "registry.yaml")
+
+    @property
+    def pointer(self) -> RegistryPointer:
+        return RegistryPointer(self.registry, self.backends, self.files)
 
     def database(self, name: str) -> Wanted:
         """Raises NotFound, listing what there is."""
@@ -60,47 +67,31 @@ class World:
         wanted_names -= {self.database(name).database for name in exclude}
         return [item for name, item in self.wanted.items() if name in wanted_names]
 
-    def source_store(self, item: Wanted) -> Store:
-        """The database's JSON files."""
-        return self.files.store(item.path, item.workspace, item.embedding)
+    def holder(self, name: str) -> Backend:
+        """The backend of that name in facts, where "json" is the databases' own files."""
+        return self.files if name == JSON else self.backend(name)
 
-    def store(self, item: Wanted, backend: str) -> Store:
-        return self.backend(backend).store(item.path, item.workspace, item.embedding)
+    def store(self, item: Wanted, backend: str, slots: frozenset[Slot] = ALL_SLOTS) -> Store:
+        """Some slots of a database in one backend; "json" is its own files."""
+        return self.holder(backend).store(item.path, item.workspace, item.embedding, slots)
 
-    def serving(self, item: Wanted) -> Backend:
-        """The backend that the registry names for a database; the JSON files when it names none."""
-        entry = self.registry.read().databases.get(item.database)
-        if entry is None or entry.backend is None:
-            return self.files
-        return self.backend(entry.backend)
+    def serving(self, item: Wanted) -> dict[Slot, Backend]:
+        """The backend that the registry names for each slot; the JSON files where it names none."""
+        current = in_use(self.pointer.current(item.database))
+        return {slot: self.holder(name) for slot, name in current.items()}
+
+    def selection(self, item: Wanted) -> Selection:
+        """What LightRAG needs to use the database as it is now."""
+        serving = self.serving(item)
+        found = Selection()
+        for backend in dict.fromkeys(serving.values()):
+            slots = frozenset(slot for slot in Slot if serving[slot] is backend)
+            found = found.beside(backend.store(item.path, item.workspace, item.embedding, slots).selection())
+        return found
 
 
-class RegistryPointer:
-    """`model.ports.Pointer` over the environment's registry."""
-
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
-
-    def current(self, database: str) -> Facts:
-        return facts_of(self._registry.read().databases.get(database))
-
-    def _entry(self, database: str, path: str, backend: Backend, workspace: str) -> RegistryEntry:
-        known = self._registry.read().databases.get(database)
-        kept = known.model_dump() if known else {}
-        return RegistryEntry.model_validate(
-            {
-                **kept,
-                "name": database,
-                "path": path,
-                "backend": backend.name,
-                "backend_type": backend.type,
-                "backend_config": backend.registry_config(workspace) or None,
-            }
-        )
-
-    def point(self, database: str, path: str, backend: Backend, workspace: str) -> None:
-        self._registry.put(self._entry(database, path, backend, workspace))
-
-    def agrees(self, database: str, path: str, backend: Backend, workspace: str) -> bool:
-        known = self._registry.read().databases.get(database)
-        return known is not None and known == self._entry(database, path, backend, workspace)
+def served_by(serving: Mapping[Slot, Backend]) -> str:
+    """A placement in words: `pg`, or `pg (vector: milvus)`."""
+    first = serving[Slot.KV].name
+    others = [f"{slot.value}: {backend.name}" for slot, backend in serving.items() if backend.name != first]
+    return f"{first} ({', '.join(others)})" if others else first

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,11 +17,32 @@ import yaml
 from pydantic import ConfigDict, Field, ValidationError
 
 from hybridrag.errors import SpecInvalid
+from hybridrag.model.data import Slot
 from hybridrag.model.strict import Strict
 
 
+class SlotEntry(Strict):
+    """Where one slot of a database lives, when its slots do not live together."""
+
+    backend: str
+    backend_type: str
+    backend_config: dict[str, Any] | None = None
+
+
+class KeptEntry(Strict):
+    """A backend that served before and still holds the data as it was then."""
+
+    backend: str
+    backend_type: str
+    slots: tuple[str, ...]
+    since: datetime
+
+
 class RegistryEntry(Strict):
-    """One database: where it lives now. Keys we do not know (written by others) are kept."""
+    """One database: where it lives now. Keys we do not know (written by others) are kept.
+
+    `backend` when one holds all four slots; otherwise it is null and `slots` says where each of them is.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -33,6 +55,8 @@ class RegistryEntry(Strict):
     backend: str | None = None
     backend_type: str = "json"
     backend_config: dict[str, Any] | None = None
+    slots: dict[Slot, SlotEntry] | None = None
+    kept: tuple[KeptEntry, ...] = ()
 
 
 class RegistryFile(Strict):
@@ -84,7 +108,7 @@ class Registry:
         """Write one entry, keeping the others; the old file stays whole until the new one is on disk."""
         current = self.read()
         merged = {**_plain(current), "version": 1}
-        merged["databases"] = {**merged.get("databases", {}), entry.name: entry.model_dump()}
+        merged["databases"] = {**merged.get("databases", {}), entry.name: _tidy(entry)}
         text = yaml.safe_dump(merged, sort_keys=False, allow_unicode=True)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_name(f".{self.path.name}.new")
@@ -101,7 +125,17 @@ class Registry:
 
 
 def _plain(file: RegistryFile) -> dict[str, Any]:
-    return file.model_dump()  # as Python values: a date that somebody wrote stays a date
+    known = file.model_dump()  # as Python values: a date that somebody wrote stays a date
+    return {**known, "databases": {name: _tidy(entry) for name, entry in file.databases.items()}}
+
+
+def _tidy(entry: RegistryEntry) -> dict[str, Any]:
+    """As YAML values, without what says nothing."""
+    found = entry.model_dump()
+    found["kept"] = [{**kept, "slots": list(kept["slots"])} for kept in found["kept"]]
+    if entry.slots is not None:
+        found["slots"] = {slot.value: place.model_dump() for slot, place in entry.slots.items()}
+    return {key: value for key, value in found.items() if value or key not in ("slots", "kept")}
 
 
 def facts_of(entry: RegistryEntry | None) -> Mapping[str, str | int | float | bool | None]:
@@ -111,7 +145,20 @@ def facts_of(entry: RegistryEntry | None) -> Mapping[str, str | int | float | bo
     config = {
         f"config/{name}": _simple(value) for name, value in sorted((entry.backend_config or {}).items())
     }
-    return {"backend": entry.backend, "backend_type": entry.backend_type, "path": entry.path, **config}
+    facts: dict[str, str | int | float | bool | None] = {
+        "backend": entry.backend,
+        "backend_type": entry.backend_type,
+        "path": entry.path,
+        **config,
+    }
+    for slot, place in (entry.slots or {}).items():
+        facts[f"slot/{slot.value}"] = place.backend
+        facts[f"slot_type/{slot.value}"] = place.backend_type
+        facts |= {f"config/{slot.value}/{k}": _simple(v) for k, v in (place.backend_config or {}).items()}
+    for kept in entry.kept:
+        name = "json" if kept.backend_type == "json" else kept.backend
+        facts[f"kept/{name}"] = kept.since.isoformat()
+    return facts
 
 
 def _simple(value: Any) -> str | int | float | bool | None:

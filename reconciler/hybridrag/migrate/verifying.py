@@ -52,6 +52,16 @@ class Report:
     broken_rules: list[str] = field(default_factory=list)
     truncated: bool = False
 
+    def add(self, other: Report) -> None:
+        """Take in what the comparison of another part of the same database found."""
+        self.records += other.records
+        self.missing += other.missing
+        self.extra += other.extra
+        self.different += other.different
+        self.listed += other.listed[: max(0, LISTED - len(self.listed))]
+        self.broken_rules += other.broken_rules
+        self.truncated |= other.truncated
+
     @property
     def equal(self) -> bool:
         return not (self.missing or self.extra or self.different or self.broken_rules)

@@ -7,7 +7,7 @@ nodes and edges. Every room may use these nouns; none of them knows a product.
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,6 +97,3 @@ class Batch:
             vectors=None if self.vectors is None else self.vectors[count:],
             size=self.size,
         )
-
-
-BatchStream = Iterator[Batch]

@@ -6,6 +6,8 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .data import Slot
+
 
 class HazardKind(str, enum.Enum):
     """What a step may cost. Kinds in `NEEDS_CONSENT` run only when allowed by name."""
@@ -16,9 +18,10 @@ class HazardKind(str, enum.Enum):
     FIELD_LOSS = "field_loss"
     RESTART = "restart"
     OTHER_DATA = "other_data"
+    REPLACE_KEPT = "replace_kept"
 
 
-NEEDS_CONSENT = frozenset({HazardKind.FIELD_LOSS, HazardKind.OTHER_DATA})
+NEEDS_CONSENT = frozenset({HazardKind.FIELD_LOSS, HazardKind.OTHER_DATA, HazardKind.REPLACE_KEPT})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,14 +54,21 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
-    """One database going from the backend in use to the desired one. `source` is None for a new database."""
+    """Some slots of one database going from the backend in use to the desired one.
 
+    `id` is the database's name, or tells the parts of one apart. `replaces` names the migration whose kept copy
+    in the target gives way to this one.
+    """
+
+    id: str
     database: str
-    source: str | None
+    slots: tuple[Slot, ...]
+    source: str
     target: str
     workspace: str
-    fingerprint: str | None
+    fingerprint: str
     migration_id: str
+    replaces: str | None = None
 
 
 def owner_of(migration_id: str) -> str:
@@ -75,6 +85,7 @@ class Plan:
     observation_digest: str
     steps: tuple[Step, ...] = ()
     moves: Mapping[str, Move] = field(default_factory=dict)
+    """By their ids."""
     in_place: tuple[str, ...] = ()
     """Databases that already are where the spec wants them."""
     warnings: tuple[str, ...] = ()
@@ -82,6 +93,10 @@ class Plan:
     @property
     def empty(self) -> bool:
         return not self.steps
+
+    def moves_of(self, database: str) -> tuple[Move, ...]:
+        """The parts of one database that move."""
+        return tuple(move for move in self.moves.values() if move.database == database)
 
     @property
     def hazards(self) -> tuple[Hazard, ...]:

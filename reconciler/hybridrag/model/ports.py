@@ -73,9 +73,12 @@ class Examination:
         if len(self.refused) < keep:
             self.refused.append((namespace, key, reason))
 
-
-OnBytes = Callable[[int, int], None]
-"""Progress call-back: (records, bytes) done since the last call."""
+    def add(self, other: Examination) -> None:
+        """Take in what was said of other records."""
+        self.refused += other.refused[: max(0, 20 - len(self.refused))]
+        self.refused_total += other.refused_total
+        for key, count in other.lost.items():
+            self.lost[key] = self.lost.get(key, 0) + count
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +159,11 @@ class Store(Protocol):
         """Rules between streams that this store breaks, in words; empty when it is sound. Read-only."""
         ...
 
-    def open_writer(self, migration_id: str, fingerprint: str) -> WriterSession: ...
+    def open_writer(
+        self, migration_id: str, fingerprint: str, *, replaces: str | None = None
+    ) -> WriterSession:
+        """`replaces` names the migration whose kept, no longer serving copy may give way."""
+        ...
 
     async def mark(self, migration_id: str, state: str) -> None:
         """Record on the store itself how far this migration is: copied, verified, switched."""
@@ -245,8 +252,8 @@ class Pointer(Protocol):
 
     def current(self, database: str) -> Facts: ...
 
-    def point(self, database: str, path: str, backend: Backend, workspace: str) -> None:
-        """Atomically; raises when the registry cannot be read."""
+    def point(self, database: str, path: str, placement: Mapping[Slot, Backend], workspace: str) -> None:
+        """Atomically; raises when the registry cannot be read. What served before is noted as kept."""
         ...
 
-    def agrees(self, database: str, path: str, backend: Backend, workspace: str) -> bool: ...
+    def agrees(self, database: str, path: str, placement: Mapping[Slot, Backend], workspace: str) -> bool: ...

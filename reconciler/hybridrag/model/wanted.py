@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from .data import ALL_SLOTS, Slot
 from .ports import Embedding
 
 
@@ -16,6 +18,25 @@ class Thresholds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A backend as the planner sees it: its name and type in the spec, which slots it can hold."""
+
+    name: str
+    type: str
+    provisioned: bool = False
+    serves: frozenset[Slot] = ALL_SLOTS
+
+
+Placement = Mapping[Slot, Place]
+"""Where each of the four slots of a database belongs."""
+
+
+def everywhere(place: Place) -> Placement:
+    """All four slots on one backend."""
+    return dict.fromkeys(Slot, place)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """One database. `path` is absolute; `batch` is in records; `function` names the embedding function.
 
@@ -25,11 +46,14 @@ class Wanted:
     database: str
     path: str
     workspace: str
-    backend: str
-    backend_type: str
-    provisioned: bool
+    placement: Placement
     embedding: Embedding
     batch: int
     thresholds: Thresholds = Thresholds()
     prevent_destroy: bool = False
     function: str | None = None
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """The backends it belongs on, each once, in the order of the slots."""
+        return tuple({place.name: place for place in self.placement.values()}.values())

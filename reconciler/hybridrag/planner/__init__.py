@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from .parts import JSON, Part, in_use, parts_of, store_thing
 from .planfile import PlanFile, load, refuse_if_stale, save, to_file, to_plan
-from .planning import in_use, make_plan
+from .planning import make_plan
 
-__all__ = ["PlanFile", "in_use", "load", "make_plan", "refuse_if_stale", "save", "to_file", "to_plan"]
+__all__ = [
+    "JSON",
+    "Part",
+    "PlanFile",
+    "in_use",
+    "load",
+    "make_plan",
+    "parts_of",
+    "refuse_if_stale",
+    "save",
+    "store_thing",
+    "to_file",
+    "to_plan",
+]

@@ -12,11 +12,12 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from hybridrag.errors import NotFound, PlanRefused, SpecInvalid
+from hybridrag.model.data import Slot
 from hybridrag.model.facts import Observation, Value, digest_of
 from hybridrag.model.plan import Hazard, HazardKind, Move, Plan, Step
 from hybridrag.model.strict import Strict
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 
 
 class HazardModel(Strict):
@@ -38,19 +39,22 @@ class StepModel(Strict):
 
 
 class MoveModel(Strict):
+    id: str
     database: str
-    source: str | None
+    slots: tuple[Slot, ...]
+    source: str
     target: str
     workspace: str
-    fingerprint: str | None
+    fingerprint: str
     migration_id: str
+    replaces: str | None
 
 
 class PlanFile(Strict):
     """A plan as `plan --json` prints it and `plan --out` saves it (`schemas/plan.schema.json`)."""
 
     format: Literal["hybridrag.plan"]
-    version: Literal[1]
+    version: Literal[2]
     tool_version: str
     environment: str
     spec_files: tuple[str, ...]

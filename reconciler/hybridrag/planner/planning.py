@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from hybridrag.actions import ORDER
-from hybridrag.errors import BackendUnavailable, HybridragError, NotFound, PlanRefused, SourceUnreadable
-from hybridrag.model.data import NAMESPACES, Slot
-from hybridrag.model.facts import Facts, Observation, digest_of
-from hybridrag.model.plan import Hazard, HazardKind, Move, Plan, Step, owner_of
+from hybridrag.errors import BackendUnavailable, HybridragError, PlanRefused
+from hybridrag.model.facts import Facts, Observation
+from hybridrag.model.plan import Move, Plan, Step
 from hybridrag.model.wanted import Wanted
 
-from .estimate import examine_s, migrate_s, verify_s
+from .moving import bracket, completing, moving
+from .parts import JSON, Part, migration_id, parts_of, store_thing
+from .provisioning import provision
+from .stores import total, usable_source, usable_target
 
-Problems = Mapping[str, Sequence[HybridragError]]
-"""Per database, why its wanted backend, as observed, cannot take it (`Backend.problems`)."""
+Problems = Mapping[tuple[str, str], Sequence[HybridragError]]
+"""Per database and wanted backend, why that server, as observed, cannot take it (`Backend.problems`)."""
+
+
+@dataclass(slots=True)
+class _Made:
+    """What is planned for one database."""
+
+    steps: list[Step] = field(default_factory=list)
+    moves: list[Move] = field(default_factory=list)
 
 
 def make_plan(
@@ -28,17 +38,16 @@ def make_plan(
     errors: list[HybridragError] = []
     for item in wanted:
         try:
-            made, move = _database(item, observation, problems.get(item.database, ()), warnings)
+            made = _database(item, observation, problems, warnings)
         except HybridragError as error:
             errors.append(error)
             continue
-        made += _release(item, observation, made)
-        if move is not None:
-            moves[item.database] = move
-        if not made:
+        made.steps += _release(item, observation, made.steps)
+        moves.update({move.id: move for move in made.moves})
+        if not made.steps:
             in_place.append(item.database)
         known = {step.id for step in steps}
-        steps.extend(step for step in made if step.id not in known)
+        steps.extend(step for step in made.steps if step.id not in known)
     if errors:
         raise _together(errors)
     return Plan(
@@ -60,51 +69,72 @@ def _together(errors: list[HybridragError]) -> HybridragError:
     return type(first)(text)
 
 
-def in_use(item: Wanted, observation: Observation) -> str | None:
-    """Name of the backend that serves a database now; None means its JSON files."""
+def _database(item: Wanted, observation: Observation, problems: Problems, warnings: list[str]) -> _Made:
     entry = observation.of(f"registry/{item.database}")
-    backend = entry.get("backend")
-    # The registry may also name the JSON files' own backend, under whatever name the spec gives it.
-    kind = observation.of(f"backend/{backend}").get("type") or entry.get("backend_type")
-    return str(backend) if backend and kind != "json" else None
+    made = _Made()
+    for place in item.places:
+        made.steps += provision(place, observation.of(f"backend/{place.name}"))
+    provisioned = {step.target for step in made.steps}
+    parts = parts_of(item, entry)
+    for part in parts:
+        _refuse_unserved(item, part)
+        if part.in_place:
+            _in_place(item, part, observation, part.target.name in provisioned)
+    moving_parts = [part for part in parts if not part.in_place]
+    if not moving_parts:
+        if entry.get("drifted"):
+            made.steps.append(_repoint(item, made.steps))
+        return made
+    planned = [
+        _part(item, part, observation, entry, problems, part.target.name in provisioned)
+        for part in moving_parts
+    ]
+    if not sum(total(source, part.slots) for part, _, source, _ in planned):
+        warnings.append(f'database "{item.database}" holds no records at all')
+    made.moves = [move for _, move, _, _ in planned]
+    open_parts = [
+        moving(item, part, move, source, target)
+        for part, move, source, target in planned
+        if target.get("state") != "switched" or move.replaces
+    ]
+    made.steps += (
+        bracket(item, moving_parts, open_parts, made.steps) if open_parts else [completing(item, parts)]
+    )
+    return made
 
 
-def _database(
-    item: Wanted, observation: Observation, problems: Sequence[HybridragError], warnings: list[str]
-) -> tuple[list[Step], Move | None]:
-    current = in_use(item, observation)
-    server = observation.of(f"backend/{item.backend}")
-    if current == item.backend:
-        return _in_place(item, observation, server), None
-    if current is None and item.backend_type == "json":
-        _source(item, observation)
-        return [], None
-    if item.backend_type == "json" or current is not None:
+def _refuse_unserved(item: Wanted, part: Part) -> None:
+    """Raises PlanRefused for a backend that cannot hold what it is given."""
+    lacking = [slot.value for slot in part.ordered if slot not in part.target.serves]
+    if lacking:
         raise PlanRefused(
-            f'database "{item.database}" is served by backend "{current or "json"}"; moving it to "{item.backend}" is not '
-            "supported yet (only JSON files to postgres is)",
-            hint=f'set databases.{item.database}.backend back to "{current}"',
+            f'database "{item.database}": backend "{part.target.name}" ({part.target.type}) cannot hold the '
+            f"{' and '.join(lacking)} slot{'s' if len(lacking) > 1 else ''}",
+            hint=f"it can hold: {', '.join(sorted(slot.value for slot in part.target.serves))}; name another backend "
+            f"in databases.{item.database}.backend",
         )
-    return _move(item, observation, server, problems, warnings)
 
 
-def _in_place(item: Wanted, observation: Observation, server: Facts) -> list[Step]:
-    steps = _provision(item, server)
-    if not steps and not server.get("reachable") and item.backend_type != "json":
+def _in_place(item: Wanted, part: Part, observation: Observation, provisioned: bool) -> None:
+    """Raises where the place that serves already cannot be used."""
+    server = observation.of(f"backend/{part.target.name}")
+    if part.target.type == JSON:
+        usable_source(item, part, observation.of(store_thing(item.database, JSON, part.slots)))
+    elif not provisioned and not server.get("reachable"):
         hint = server.get("hint")
         raise BackendUnavailable(str(server.get("problem")), hint=str(hint) if hint else None)
-    if observation.of(f"registry/{item.database}").get("drifted"):
-        steps.append(
-            Step(
-                id=f"switch.{item.database}",
-                verb="switch",
-                target=item.database,
-                summary=f'write the present address of backend "{item.backend}" into the registry',
-                reason="the registry names another address than the spec",
-                depends_on=tuple(step.id for step in steps),
-            )
-        )
-    return steps
+
+
+def _repoint(item: Wanted, before: Sequence[Step]) -> Step:
+    names = ", ".join(f'"{place.name}"' for place in item.places)
+    return Step(
+        id=f"switch.{item.database}",
+        verb="switch",
+        target=item.database,
+        summary=f"write the present address of backend {names} into the registry",
+        reason="the registry names another address than the spec",
+        depends_on=tuple(step.id for step in before),
+    )
 
 
 def _release(item: Wanted, observation: Observation, steps: list[Step]) -> list[Step]:
@@ -125,237 +155,35 @@ def _release(item: Wanted, observation: Observation, steps: list[Step]) -> list[
     ]
 
 
-def _provision(item: Wanted, server: Facts) -> list[Step]:
-    """Nothing when the server runs as declared; BackendUnavailable when it cannot be made so."""
-    change = server.get("change")
-    if not item.provisioned or (server.get("reachable") and not change):
-        return []
-    if change == "refused":
-        way_out = server.get("way_out")
-        raise BackendUnavailable(
-            f'backend "{item.backend}": {server.get("refusal")}', hint=str(way_out) if way_out else None
-        )
-    state = str(server.get("state") or "absent")
-    does = {"stopped": "start", "absent": "create and start"}.get(state, "repair and start")
-    reason = f'backend "{item.backend}" is {state}'
-    if state == "running" and not server.get("reachable"):
-        reason = f"it runs, but: {server.get('problem')}"
-    if change:
-        does = {"update": "change", "replace": "replace"}[str(change)]
-    if server.get("differs"):
-        differs = str(server.get("differs"))
-        reason = differs if state == "running" else f"{reason}; {differs}"
-    hazards = []
-    if server.get("restarts"):
-        restart = "the server restarts, which closes open connections; its data is kept"
-        hazards.append(Hazard(kind=HazardKind.RESTART, detail=restart))
-    if server.get("leaves"):
-        hazards.append(Hazard(kind=HazardKind.OTHER_DATA, detail=str(server.get("leaves"))))
-    what = server.get("server") or f"{server.get('provision') or 'embedded'} {item.backend_type} server"
-    return [
-        Step(
-            id=f"provision.{item.backend}",
-            verb="provision",
-            target=item.backend,
-            summary=f"{does} the {what}{' (its volume stays)' if change == 'replace' else ''}",
-            reason=reason,
-            estimate_s=3.0 if server.get("provision") == "docker" else 1.0,
-            hazards=tuple(hazards),
-        )
-    ]
-
-
-def _source(item: Wanted, observation: Observation) -> Facts:
-    """The JSON database, or the reason it cannot be read."""
-    facts = observation.of(f"store/{item.database}@json")
-    if not facts.get("exists"):
-        what = facts.get("missing") or facts.get("problem") or f'the folder "{item.path}" does not exist'
-        raise NotFound(
-            f'database "{item.database}": {what}',
-            hint=f"correct databases.{item.database}.path in the spec, then run hybridrag plan",
-        )
-    damaged = [(name.partition("/")[2], why) for name, why in facts.items() if name.startswith("damaged/")]
-    if damaged:
-        name, why = damaged[0]
-        raise SourceUnreadable(
-            f'database "{item.database}": "{name}" is damaged: {why}',
-            where=f"{item.path}/{name}",
-            hint=f"repair or restore {name} (LightRAG cannot open it either), then run hybridrag plan",
-        )
-    if facts.get("anchor"):
-        raise PlanRefused(
-            f'database "{item.database}" was written by a newer LightRAG, which notes its storages in "{facts["anchor"]}" '
-            "and would refuse to start on others",
-            hint="keep it on its JSON files until a hybridrag that knows the note; this one leaves it untouched",
-        )
-    for name, dim in facts.items():
-        if name.startswith("dim/") and dim is not None and dim != item.embedding.dim:
-            raise PlanRefused(
-                f'database "{item.database}": its vectors have {dim} dimensions ({name[4:]}), the spec says '
-                f"{item.embedding.dim}",
-                hint=f"set databases.{item.database}.embedding.dim to {dim} (another model would need re-embedding)",
-            )
-    return facts
-
-
-def _count(facts: Facts, namespace: str) -> int:
-    value = facts.get(f"records/{namespace}")
-    return value if isinstance(value, int) else 0
-
-
-def migration_id(item: Wanted, fingerprint: str) -> str:
-    """Names one migration: whose it is (`owner_of`), then in which state and to which place."""
-    owner = digest_of([item.database, item.path])
-    place = [item.backend, item.workspace, item.embedding.model, item.embedding.dim]
-    return f"{owner[:12]}-{digest_of([*place, fingerprint])[:12]}"
-
-
-def _move(
-    item: Wanted,
-    observation: Observation,
-    server: Facts,
-    problems: Sequence[HybridragError],
-    warnings: list[str],
-) -> tuple[list[Step], Move]:
-    source = _source(item, observation)
+def _part(
+    item: Wanted, part: Part, observation: Observation, entry: Facts, problems: Problems, provisioned: bool
+) -> tuple[Part, Move, Facts, Facts]:
+    """(part, its move, facts of the source, facts of the target); raises what stands in its way."""
+    source = usable_source(item, part, observation.of(store_thing(item.database, part.source, part.slots)))
     fingerprint = str(source.get("fingerprint"))
-    target = observation.of(f"store/{item.database}@{item.backend}")
-    identity = migration_id(item, fingerprint)
+    identity = migration_id(item, part, fingerprint)
+    found = problems.get((item.database, part.target.name), ())
+    if found and not provisioned:
+        raise found[0]
+    key = JSON if part.target.type == JSON else part.target.name
+    target = observation.of(store_thing(item.database, key, part.slots))
+    kept = entry.get(f"kept/{key}") is not None
+    replaces = usable_target(item, part, target, identity, kept)
+    if target.get("state") == "switched" and not replaces and target.get("source_fingerprint") != fingerprint:
+        raise PlanRefused(
+            f'database "{item.database}": backend "{part.target.name}" was already switched to, but the registry does not '
+            f"say so, and its source has changed since; which of the two is right cannot be observed",
+            hint=f'decide: restore the registry, or empty workspace "{item.workspace}" in "{part.target.name}" to migrate anew',
+        )
     move = Move(
+        id=part.id,
         database=item.database,
-        source="json",
-        target=item.backend,
+        slots=part.ordered,
+        source=part.source,
+        target=part.target.name,
         workspace=item.workspace,
         fingerprint=fingerprint,
         migration_id=identity,
+        replaces=replaces,
     )
-    steps = _provision(item, server)
-    if problems and not steps:
-        raise problems[0]
-    if target.get("problem"):
-        hint = target.get("hint")
-        raise BackendUnavailable(
-            f'database "{item.database}": its place in backend "{item.backend}" cannot be observed: {target["problem"]}',
-            hint=str(hint) if hint else "run hybridrag plan again",
-        )
-    if target.get("state") == "switched":
-        return steps + _complete(item, target, fingerprint), move
-    _refuse_foreign(item, target, identity)
-    steps += _seven(item, source, target, identity, steps)
-    if not sum(_count(source, namespace.name) for namespace in NAMESPACES):
-        warnings.append(f'database "{item.database}" holds no records at all')
-    return steps, move
-
-
-def _complete(item: Wanted, target: Facts, fingerprint: str) -> list[Step]:
-    """The data was moved and marked, but the registry does not say so: a kill in between, or a lost state folder."""
-    if target.get("source_fingerprint") != fingerprint:
-        raise PlanRefused(
-            f'database "{item.database}": backend "{item.backend}" was already switched to, but the registry does not say '
-            "so, and the JSON files have changed since; which of the two is right cannot be observed",
-            hint=f'decide: restore the registry, or empty workspace "{item.workspace}" in "{item.backend}" to migrate anew',
-        )
-    return [
-        Step(
-            id=f"switch.{item.database}",
-            verb="switch",
-            target=item.database,
-            summary=f'point the registry at backend "{item.backend}"',
-            reason="the data was moved and verified, the registry does not say so yet",
-        )
-    ]
-
-
-def _refuse_foreign(item: Wanted, target: Facts, identity: str) -> None:
-    begun = target.get("migration")
-    if begun is not None and owner_of(str(begun)) != owner_of(identity):
-        raise PlanRefused(
-            f'database "{item.database}": workspace "{item.workspace}" in backend "{item.backend}" holds the unfinished copy '
-            "of another database",
-            hint=f"set databases.{item.database}.workspace to a free name, or finish the other migration first",
-        )
-    held = {namespace.name: _count(target, namespace.name) for namespace in NAMESPACES}
-    foreign = target.get("foreign_vectors")
-    if target.get("migration") is None and (any(held.values()) or foreign):
-        shown = (
-            ", ".join(f"{count:,} {name}" for name, count in held.items() if count) or f"vectors in {foreign}"
-        )
-        raise PlanRefused(
-            f'database "{item.database}": workspace "{item.workspace}" in backend "{item.backend}" already holds other '
-            f"data ({shown})",
-            hint=f"set databases.{item.database}.workspace to a free name, or empty that workspace yourself",
-        )
-
-
-def _seven(item: Wanted, source: Facts, target: Facts, identity: str, before: list[Step]) -> list[Step]:
-    records = sum(_count(source, namespace.name) for namespace in NAMESPACES)
-    vectors = sum(_count(source, namespace.name) for namespace in NAMESPACES if namespace.slot is Slot.VECTOR)
-    value = source.get("bytes")
-    size = value if isinstance(value, int) else 0
-    ours = target.get("migration") == identity
-    present = sum(_count(target, namespace.name) for namespace in NAMESPACES) if ours else 0
-    copied = ours and target.get("state") in ("copied", "verified")
-    hazards = [
-        Hazard(kind=HazardKind.DATA_COPY, detail=f"{records:,} records are copied; the source stays as it is")
-    ]
-    if any(target.get(f"neighbours/{name}") for name in ("entities", "relationships", "chunks")):
-        hazards.append(
-            Hazard(
-                kind=HazardKind.SHARED_INDEX,
-                detail="other workspaces share the vector index: it stays in place, which makes the copy several times "
-                "slower, and searches in it lose recall",
-            )
-        )
-    if copied:
-        summary = f"{present:,} records are already copied"
-    elif present:
-        summary = f"copy {records:,} records to {item.backend} (about {present:,} are there)"
-    else:
-        summary = f"copy {records:,} records to {item.backend} and build its indexes"
-    name = item.database
-    backend_differs = f'backend in use is "json", the spec says "{item.backend}"'
-    texts = {
-        "validate": (f"check {item.backend} and examine {records:,} records", backend_differs),
-        "pause": (
-            "hold the source still (no writer declared: watch it)",
-            "the source must not change during the copy",
-        ),
-        "migrate": (summary, backend_differs),
-        "verify": (
-            f"compare {records:,} records with {item.backend}, both ways",
-            "nothing is switched unverified",
-        ),
-        "switch": (f'point the registry at backend "{item.backend}"', backend_differs),
-        "resume": ("release the source", "the pause ends with the switch, or with a failure"),
-    }
-    estimates = {
-        "validate": examine_s(size),
-        "migrate": 0.0 if copied else migrate_s(size, vectors, item.embedding.dim),
-        "verify": verify_s(size),
-    }
-    steps: list[Step] = []
-    previous = before[-1].id if before else None
-    for verb in (verb for verb in ORDER if verb in texts):
-        summary, reason = texts[verb]
-        moves_data = verb in estimates
-        step_hazards = tuple(hazards) if verb == "migrate" else ()
-        if verb == "pause":
-            step_hazards = (
-                Hazard(kind=HazardKind.WRITER_PAUSE, detail="whatever writes the source must stay stopped"),
-            )
-        steps.append(
-            Step(
-                id=f"{verb}.{name}",
-                verb=verb,
-                target=name,
-                summary=summary,
-                reason=reason,
-                depends_on=(previous,) if previous else (),
-                records=records if moves_data else None,
-                bytes=size if moves_data else None,
-                estimate_s=round(estimates[verb], 1) if moves_data else None,
-                hazards=step_hazards,
-            )
-        )
-        previous = steps[-1].id
-    return steps
+    return part, move, source, target

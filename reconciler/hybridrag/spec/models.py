@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 from pydantic import BeforeValidator, ByteSize, Field, TypeAdapter
 
 from hybridrag.backends import SPECS
+from hybridrag.model.data import Slot
 from hybridrag.model.strict import Strict
 from hybridrag.model.wanted import Thresholds
 
@@ -132,6 +133,18 @@ class DefaultsSpec(Strict):
     lifecycle: LifecycleSpec = LifecycleSpec()
 
 
+BackendName = Annotated[str, Field(min_length=1)]
+
+
+class SlotsSpec(Strict):
+    """A backend for each of LightRAG's four storages."""
+
+    kv: BackendName
+    doc_status: BackendName
+    vector: BackendName
+    graph: BackendName
+
+
 class DatabaseSpec(Strict):
     """One LightRAG database and the backend it should live in."""
 
@@ -143,12 +156,20 @@ class DatabaseSpec(Strict):
         default=None,
         description="Isolation inside a shared server; default: the database's name with - as _.",
     )
-    backend: str = Field(min_length=1, description="Name of an entry below `backends`.")
+    backend: BackendName | SlotsSpec = Field(
+        description="Name of an entry below `backends`, or one for each slot."
+    )
     embedding: EmbeddingSpec
     writer: WriterSpec = WriterSpec()
     migration: MigrationSpec = MigrationSpec()
     thresholds: ThresholdsSpec = ThresholdsSpec()
     lifecycle: LifecycleSpec = LifecycleSpec()
+
+    def placement(self) -> dict[Slot, str]:
+        """The backend's name for each slot."""
+        if isinstance(self.backend, str):
+            return dict.fromkeys(Slot, self.backend)
+        return {slot: getattr(self.backend, slot.value) for slot in Slot}
 
     def effective_workspace(self, name: str) -> str:
         """The workspace in use: the one given, or the database's `name` with - as _."""

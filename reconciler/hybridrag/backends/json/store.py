@@ -115,7 +115,9 @@ class JsonStore:
     async def related(self) -> list[str]:
         return []
 
-    def open_writer(self, migration_id: str, fingerprint: str) -> WriterSession:
+    def open_writer(
+        self, migration_id: str, fingerprint: str, *, replaces: str | None = None
+    ) -> WriterSession:
         raise PlanRefused(
             f'backend "{self._backend}" (json) cannot be the target of a migration',
             hint="name a postgres backend in databases.<name>.backend",

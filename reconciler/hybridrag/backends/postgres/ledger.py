@@ -77,13 +77,17 @@ class Ledger:
             json.dumps(indexes),
         )
 
-    async def forget(self, migration_id: str) -> bool:
-        """Drop an unfinished migration's marks; False when it is not there any more, or was switched to meanwhile."""
+    async def forget(self, migration_id: str, *, kept: bool = False) -> bool:
+        """Drop an unfinished migration's marks; False when it is not there any more, or was switched to meanwhile.
+
+        `kept`: a finished one as well, whose copy does not serve any more.
+        """
         gone = await self._opened.fetchval(
-            "DELETE FROM hybridrag_ledger.migration WHERE workspace = $1 AND migration_id = $2 AND state <> 'switched' "
-            "RETURNING true",
+            "DELETE FROM hybridrag_ledger.migration WHERE workspace = $1 AND migration_id = $2 "
+            "AND (state <> 'switched' OR $3) RETURNING true",
             self._workspace,
             migration_id,
+            kept,
         )
         await self._opened.execute(
             "DELETE FROM hybridrag_ledger.checkpoint WHERE workspace = $1", self._workspace

@@ -144,7 +144,9 @@ class PostgresStore:
             )
         return [f"{apart:,} chunk vectors disagree with their chunk in tokens or order"] if apart else []
 
-    def open_writer(self, migration_id: str, fingerprint: str) -> PostgresWriterSession:
+    def open_writer(
+        self, migration_id: str, fingerprint: str, *, replaces: str | None = None
+    ) -> PostgresWriterSession:
         return PostgresWriterSession(
             self._endpoint,
             self._workspace,
@@ -153,6 +155,7 @@ class PostgresStore:
             fingerprint,
             self._schema,
             self.selection(),
+            replaces,
         )
 
     async def mark(self, migration_id: str, state: str) -> None:

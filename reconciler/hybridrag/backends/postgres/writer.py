@@ -42,6 +42,7 @@ class PostgresWriter:
         migration_id: str,
         fingerprint: str,
         create_schema: Callable[[], asyncio.Future[None]],
+        replaces: str | None,
     ) -> None:
         self._opened = opened
         self._endpoint = endpoint
@@ -50,6 +51,7 @@ class PostgresWriter:
         self._migration_id = migration_id
         self._fingerprint = fingerprint
         self._create_schema = create_schema
+        self._replaces = replaces
         self._ledger = Ledger(opened, workspace)
         self._encoders = {n.name: Encoder(Shape(n.name), workspace) for n in NAMESPACES}
 
@@ -61,7 +63,7 @@ class PostgresWriter:
         await self._opened.execute("SET client_min_messages = warning")
         await self._ledger.create()
         mark = await self._ledger.mark()
-        if mark and mark.state == "switched":
+        if mark and mark.state == "switched" and mark.migration_id != self._replaces:
             raise self._in_use("it is in use by an earlier migration that was completed")
         if mark and owner_of(mark.migration_id) != owner_of(self._migration_id):
             raise self._in_use("it holds the unfinished copy of another database")
@@ -127,7 +129,7 @@ class PostgresWriter:
         """Remove an earlier part of ours. Edges before nodes: the cascade of LightRAG's own drop takes hours."""
         async with self._opened.transaction():
             # First, and locking its row: a copy that is switched to at this moment must stay.
-            if not await self._ledger.forget(mark.migration_id):
+            if not await self._ledger.forget(mark.migration_id, kept=mark.migration_id == self._replaces):
                 raise self._in_use("another run has switched to it meanwhile")
             for namespace in sorted(NAMESPACES, key=lambda item: item.name != "edges"):
                 table = self._table(namespace.name)
@@ -233,6 +235,7 @@ class PostgresWriterSession:
         fingerprint: str,
         schema: SchemaMaker,
         selection: Selection,
+        replaces: str | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._workspace = workspace
@@ -241,6 +244,7 @@ class PostgresWriterSession:
         self._fingerprint = fingerprint
         self._schema = schema
         self._selection = selection
+        self._replaces = replaces
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> PostgresWriter:
@@ -268,6 +272,7 @@ class PostgresWriterSession:
             self._migration_id,
             self._fingerprint,
             lambda: asyncio.ensure_future(self._schema.create(self._selection, self._embedding)),
+            self._replaces,
         )
 
     async def __aexit__(

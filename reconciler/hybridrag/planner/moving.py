@@ -1,0 +1,153 @@
+"""The steps that move the parts of one database: validate all, one pause, copy and verify all, one switch. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hybridrag.actions import ONE_PART, ORDER
+from hybridrag.model.data import NAMESPACES, Slot
+from hybridrag.model.facts import Facts
+from hybridrag.model.plan import Hazard, HazardKind, Move, Step
+from hybridrag.model.wanted import Wanted
+
+from .estimate import examine_s, migrate_s, verify_s
+from .parts import JSON, Part, names
+from .stores import count, total
+
+
+@dataclass(frozen=True, slots=True)
+class Moving:
+    """One part that is to be copied: what its three own steps say, cost and may cost. `bytes` are the source's."""
+
+    part: Part
+    records: int
+    bytes: int
+    texts: dict[str, str]
+    reason: str
+    estimates: dict[str, float]
+    hazards: tuple[Hazard, ...]
+
+
+def moving(item: Wanted, part: Part, move: Move, source: Facts, target: Facts) -> Moving:
+    """The part in words and figures."""
+    records = total(source, part.slots)
+    vectors = sum(
+        count(source, namespace.name)
+        for namespace in NAMESPACES
+        if namespace.slot is Slot.VECTOR and namespace.slot in part.slots
+    )
+    value = source.get("bytes")
+    size = value if isinstance(value, int) else 0
+    ours = target.get("migration") == move.migration_id
+    present = total(target, part.slots) if ours else 0
+    copied = ours and target.get("state") in ("copied", "verified")
+    place = part.target.name
+    what = f"{records:,} records" + (f" ({names(part.slots)})" if names(part.slots) else "")
+    if copied:
+        copying = f"{present:,} records are already copied"
+    elif present:
+        copying = f"copy {what} to {place} (about {present:,} are there)"
+    else:
+        copying = f"copy {what} to {place}" + (" and build its indexes" if part.target.type != JSON else "")
+    return Moving(
+        part=part,
+        records=records,
+        bytes=size,
+        texts={
+            "validate": f"check {place} and examine {what}",
+            "migrate": copying,
+            "verify": f"compare {what} with {place}, both ways",
+        },
+        reason=_differs(part),
+        estimates={
+            "validate": examine_s(size),
+            "migrate": 0.0 if copied else migrate_s(size, vectors, item.embedding.dim),
+            "verify": verify_s(size),
+        },
+        hazards=_hazards(part, move, records, target),
+    )
+
+
+def _differs(part: Part) -> str:
+    shown = names(part.slots)
+    return f'backend in use{f" for {shown}" if shown else ""} is "{part.source}", the spec says "{part.target.name}"'
+
+
+def _hazards(part: Part, move: Move, records: int, target: Facts) -> tuple[Hazard, ...]:
+    copy = Hazard(
+        kind=HazardKind.DATA_COPY, detail=f"{records:,} records are copied; the source stays as it is"
+    )
+    found = [copy]
+    if any(target.get(f"neighbours/{name}") for name in ("entities", "relationships", "chunks")):
+        found.append(
+            Hazard(
+                kind=HazardKind.SHARED_INDEX,
+                detail="other workspaces share the vector index: it stays in place, which makes the copy several times "
+                "slower, and searches in it lose recall",
+            )
+        )
+    if move.replaces and part.target.type != JSON:
+        found.append(
+            Hazard(
+                kind=HazardKind.REPLACE_KEPT,
+                detail=f"the copy that was kept in {part.target.name} is deleted to make room for the present data",
+            )
+        )
+    return tuple(found)
+
+
+def completing(item: Wanted, parts: Sequence[Part]) -> Step:
+    """The data was moved and marked, but the registry does not say so: a kill in between, or a lost state folder."""
+    return Step(
+        id=f"switch.{item.database}",
+        verb="switch",
+        target=item.database,
+        summary=f"point the registry at backend {_targets(parts)}",
+        reason="the data was moved and verified, the registry does not say so yet",
+    )
+
+
+def _targets(parts: Sequence[Part]) -> str:
+    return " and ".join(f'"{name}"' for name in dict.fromkeys(part.target.name for part in parts))
+
+
+def bracket(
+    item: Wanted, parts: Sequence[Part], open_parts: Sequence[Moving], before: Sequence[Step]
+) -> list[Step]:
+    """All steps from the first examination to the end of the pause, each depending on the one before."""
+    whole = {
+        "pause": (
+            "hold the source still (no writer declared: watch it)",
+            "the source must not change during the copy",
+        ),
+        "switch": (f"point the registry at backend {_targets(parts)}", _differs(parts[0])),
+        "resume": ("release the source", "the pause ends with the switch, or with a failure"),
+    }
+    stopped = Hazard(kind=HazardKind.WRITER_PAUSE, detail="whatever writes the source must stay stopped")
+    steps: list[Step] = []
+
+    def add(verb: str, target: str, summary: str, reason: str, **more: object) -> None:
+        previous = steps[-1] if steps else before[-1] if before else None
+        depends_on = (previous.id,) if previous else ()
+        steps.append(
+            Step(id=f"{verb}.{target}", verb=verb, target=target, summary=summary, reason=reason,
+                 depends_on=depends_on, **more)  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    for verb in ORDER:
+        if verb in whole:
+            add(verb, item.database, *whole[verb], hazards=(stopped,) if verb == "pause" else ())
+        elif verb in ONE_PART:
+            for each in open_parts:
+                add(
+                    verb,
+                    each.part.id,
+                    each.texts[verb],
+                    "nothing is switched unverified" if verb == "verify" else each.reason,
+                    records=each.records,
+                    bytes=each.bytes,
+                    estimate_s=round(each.estimates[verb], 1),
+                    hazards=each.hazards if verb == "migrate" else (),
+                )
+    return steps

@@ -1,0 +1,106 @@
+"""What was observed of a part's source and of its place in the target: usable, or the reason why not. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from hybridrag.errors import BackendUnavailable, NotFound, PlanRefused, SourceUnreadable
+from hybridrag.model.data import NAMESPACES, Slot, streams_of
+from hybridrag.model.facts import Facts
+from hybridrag.model.plan import owner_of
+from hybridrag.model.wanted import Wanted
+
+from .parts import JSON, Part
+
+
+def count(facts: Facts, namespace: str) -> int:
+    value = facts.get(f"records/{namespace}")
+    return value if isinstance(value, int) else 0
+
+
+def total(facts: Facts, slots: Collection[Slot] = tuple(Slot)) -> int:
+    """Records of some slots."""
+    return sum(count(facts, name) for name in streams_of(slots))
+
+
+def usable_source(item: Wanted, part: Part, facts: Facts) -> Facts:
+    """The source's facts. Raises why it cannot be read as it is."""
+    if not facts.get("exists"):
+        raise _absent(item, part, facts)
+    damaged = [(name.partition("/")[2], why) for name, why in facts.items() if name.startswith("damaged/")]
+    if damaged:
+        name, why = damaged[0]
+        raise SourceUnreadable(
+            f'database "{item.database}": "{name}" is damaged: {why}',
+            where=f"{item.path}/{name}",
+            hint=f"repair or restore {name} (LightRAG cannot open it either), then run hybridrag plan",
+        )
+    if facts.get("anchor"):
+        raise PlanRefused(
+            f'database "{item.database}" was written by a newer LightRAG, which notes its storages in "{facts["anchor"]}" '
+            "and would refuse to start on others",
+            hint="keep it where it is until a hybridrag that knows the note; this one leaves it untouched",
+        )
+    for name, dim in facts.items():
+        if name.startswith("dim/") and dim is not None and dim != item.embedding.dim:
+            raise PlanRefused(
+                f'database "{item.database}": its vectors have {dim} dimensions ({name[4:]}), the spec says '
+                f"{item.embedding.dim}",
+                hint=f"set databases.{item.database}.embedding.dim to {dim} (another model would need re-embedding)",
+            )
+    return facts
+
+
+def _absent(item: Wanted, part: Part, facts: Facts) -> NotFound:
+    if part.source == JSON:
+        what = facts.get("missing") or facts.get("problem") or f'the folder "{item.path}" does not exist'
+        hint = f"correct databases.{item.database}.path in the spec, then run hybridrag plan"
+    else:
+        what = facts.get("missing") or facts.get("problem") or f'backend "{part.source}" does not hold it'
+        hint = "hybridrag status shows what is where"
+    return NotFound(f'database "{item.database}": {what}', hint=hint)
+
+
+def usable_target(item: Wanted, part: Part, facts: Facts, identity: str, kept: bool) -> str | None:
+    """The migration whose kept copy is replaced, if any. Raises where the place is not free, or not ours.
+
+    `kept`: the registry says that this backend served the slots before, so what lies there is this database's own.
+    """
+    if facts.get("problem"):
+        hint = facts.get("hint")
+        raise BackendUnavailable(
+            f'database "{item.database}": its place in backend "{part.target.name}" cannot be observed: {facts["problem"]}',
+            hint=str(hint) if hint else "run hybridrag plan again",
+        )
+    begun = facts.get("migration")
+    if begun is not None and owner_of(str(begun)) != owner_of(identity):
+        raise PlanRefused(
+            f'database "{item.database}": {_place(item, part)} holds the unfinished copy of another database',
+            hint=f"set databases.{item.database}.workspace to a free name, or finish the other migration first",
+        )
+    if kept and (facts.get("state") == "switched" or begun is None):
+        return str(begun) if begun is not None else "kept" if _holds(facts) else None
+    if begun is None and _holds(facts):
+        raise PlanRefused(
+            f'database "{item.database}": {_place(item, part)} already holds other data ({_held(facts)})',
+            hint=f"set databases.{item.database}.workspace to a free name, or empty that workspace yourself"
+            if part.target.type != JSON
+            else "hybridrag status shows what serves the database; move these files away if nothing needs them",
+        )
+    return None
+
+
+def _place(item: Wanted, part: Part) -> str:
+    if part.target.type == JSON:
+        return f'the folder "{item.path}"'
+    return f'workspace "{item.workspace}" in backend "{part.target.name}"'
+
+
+def _holds(facts: Facts) -> bool:
+    return any(count(facts, namespace.name) for namespace in NAMESPACES) or bool(facts.get("foreign_vectors"))
+
+
+def _held(facts: Facts) -> str:
+    held = {namespace.name: count(facts, namespace.name) for namespace in NAMESPACES}
+    shown = ", ".join(f"{number:,} {name}" for name, number in held.items() if number)
+    return shown or f"vectors in {facts.get('foreign_vectors')}"
