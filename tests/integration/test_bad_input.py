@@ -563,7 +563,7 @@ def test_a_damaged_plan_file_is_not_carried_out(untouched: Project, server: Serv
     whole = plan.read_text()
     edited = json.loads(whole)
     edited["steps"] = [step for step in edited["steps"] if step["verb"] != "verify"]
-    newer = {**json.loads(whole), "version": 2}
+    newer = {**json.loads(whole), "version": 3}
     spoiled = (whole[: len(whole) // 2], json.dumps(edited), json.dumps(newer), "", "[]", "\x00\x01")
     for text in spoiled:
         plan.write_text(text)

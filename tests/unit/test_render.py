@@ -13,8 +13,8 @@ from rich.console import Console
 from hybridrag.engine import Status
 from hybridrag.engine.status import BackendStatus, DatabaseStatus
 from hybridrag.journal import RunRecord
-from hybridrag.model.events import PlanReady, Progress, RunDone, StepDone, StepFailed, StepStarted, Warned
 from hybridrag.model.data import Slot
+from hybridrag.model.events import PlanReady, Progress, RunDone, StepDone, StepFailed, StepStarted, Warned
 from hybridrag.model.plan import Hazard, HazardKind, Move, Plan, Step
 from hybridrag.render.console import THEME, console
 from hybridrag.render.plan_text import show_plan

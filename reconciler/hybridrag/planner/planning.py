@@ -13,7 +13,7 @@ from hybridrag.model.wanted import Wanted
 from .moving import bracket, completing, moving
 from .parts import JSON, Part, migration_id, parts_of, store_thing
 from .provisioning import provision
-from .stores import total, usable_source, usable_target
+from .stores import reachable_source, total, usable_source, usable_target
 
 Problems = Mapping[tuple[str, str], Sequence[HybridragError]]
 """Per database and wanted backend, why that server, as observed, cannot take it (`Backend.problems`)."""
@@ -159,6 +159,8 @@ def _part(
     item: Wanted, part: Part, observation: Observation, entry: Facts, problems: Problems, provisioned: bool
 ) -> tuple[Part, Move, Facts, Facts]:
     """(part, its move, facts of the source, facts of the target); raises what stands in its way."""
+    if part.source != JSON:
+        reachable_source(item, part, observation.facts.get(f"backend/{part.source}"))
     source = usable_source(item, part, observation.of(store_thing(item.database, part.source, part.slots)))
     fingerprint = str(source.get("fingerprint"))
     identity = migration_id(item, part, fingerprint)

@@ -23,6 +23,22 @@ def total(facts: Facts, slots: Collection[Slot] = tuple(Slot)) -> int:
     return sum(count(facts, name) for name in streams_of(slots))
 
 
+def reachable_source(item: Wanted, part: Part, server: Facts | None) -> None:
+    """Raises where the backend that serves a part is not in the spec any more, or does not answer."""
+    if server is None:
+        raise PlanRefused(
+            f'database "{item.database}" is served by backend "{part.source}", which is not in the spec',
+            hint=f'declare "{part.source}" below backends again, or set databases.{item.database}.backend to what it is '
+            "to the database now",
+        )
+    if not server.get("reachable"):
+        hint = f"hybridrag backend start {part.source}" if server.get("provision") else server.get("hint")
+        raise BackendUnavailable(
+            f'database "{item.database}" cannot be moved from backend "{part.source}": {server.get("problem")}',
+            hint=str(hint) if hint else None,
+        )
+
+
 def usable_source(item: Wanted, part: Part, facts: Facts) -> Facts:
     """The source's facts. Raises why it cannot be read as it is."""
     if not facts.get("exists"):
