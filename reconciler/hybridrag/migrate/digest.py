@@ -95,6 +95,13 @@ class NamespaceDigest:
         self.sums[bucket] = (self.sums[bucket] + int.from_bytes(digest, "little")) & _MASK
         self.records += 1
 
+    def take_digest(self, key: bytes, digest: bytes) -> None:
+        """Take a record out that was added before."""
+        bucket = bucket_of(key)
+        self.counts[bucket] -= 1
+        self.sums[bucket] = (self.sums[bucket] - int.from_bytes(digest, "little")) & _MASK
+        self.records -= 1
+
     def differing(self, other: NamespaceDigest) -> list[int]:
         """Buckets in which the two sides do not hold the same records."""
         return [

@@ -7,7 +7,7 @@ nodes and edges. Every room may use these nouns; none of them knows a product.
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,6 +86,19 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def only(self, indexes: Sequence[int]) -> Batch:
+        """The same batch with some of its records."""
+        if len(indexes) == len(self):
+            return self
+        return Batch(
+            namespace=self.namespace,
+            position=self.position,
+            keys=[self.keys[index] for index in indexes],
+            fields=[self.fields[index] for index in indexes],
+            vectors=None if self.vectors is None else self.vectors[list(indexes)],
+            size=self.size * len(indexes) // max(1, len(self)),
+        )
 
     def drop_first(self, count: int) -> Batch:
         """The same batch without its first `count` records (they were committed before)."""

@@ -6,7 +6,7 @@ never write. Implementations live in `backends/<engine>`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -89,6 +89,18 @@ class Encoded:
     data: bytes | None
 
 
+class Patcher(Protocol):
+    """Changes single records of a finished copy; each call is committed when it returns. Repeating one changes nothing."""
+
+    async def put(self, batch: Batch) -> None:
+        """Insert records, or replace those that are there."""
+        ...
+
+    async def remove(self, namespace: str, keys: Sequence[str]) -> None:
+        """Take records out; those that are not there are passed over."""
+        ...
+
+
 class SchemaMaker(Protocol):
     """Lets LightRAG itself create its tables, in a process of its own. Implemented in `adapters`."""
 
@@ -159,6 +171,18 @@ class Store(Protocol):
         """Rules between streams that this store breaks, in words; empty when it is sound. Read-only."""
         ...
 
+    def keys(self, namespace: str) -> AsyncIterator[list[str]]:
+        """Every key of a stream, without its records; in any order. Read-only."""
+        ...
+
+    async def fetch(self, namespace: str, keys: Sequence[str]) -> Batch:
+        """Those of the records that are there. Read-only."""
+        ...
+
+    def open_patcher(self, migration_id: str) -> PatcherSession:
+        """For a copy of ours that is finished and does not serve yet."""
+        ...
+
     def open_writer(
         self, migration_id: str, fingerprint: str, *, replaces: str | None = None
     ) -> WriterSession:
@@ -170,6 +194,14 @@ class Store(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+class PatcherSession(Protocol):
+    """Async context manager around a Patcher; entering takes the store's own lock, and back the mark "verified"."""
+
+    async def __aenter__(self) -> Patcher: ...
+
+    async def __aexit__(self, *exc: Any) -> None: ...
 
 
 class WriterSession(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import asyncpg
 
@@ -12,6 +12,7 @@ from hybridrag.model.data import ALL_SLOTS, NAMESPACES, Batch, Slot
 from hybridrag.model.facts import Facts, digest_of
 from hybridrag.model.ports import Embedding, Examination, SchemaMaker, Selection
 
+from . import patching
 from .client import Endpoint, connection
 from .copy_binary import Decoder, RowSplitter
 from .ledger import Ledger
@@ -143,6 +144,15 @@ class PostgresStore:
                 self._workspace,
             )
         return [f"{apart:,} chunk vectors disagree with their chunk in tokens or order"] if apart else []
+
+    def keys(self, namespace: str) -> AsyncIterator[list[str]]:
+        return patching.keys_of(self._endpoint, self._workspace, self._embedding, namespace)
+
+    async def fetch(self, namespace: str, keys: Sequence[str]) -> Batch:
+        return await patching.fetch(self._endpoint, self._workspace, self._embedding, namespace, keys)
+
+    def open_patcher(self, migration_id: str) -> patching.PostgresPatcherSession:
+        return patching.PostgresPatcherSession(self._endpoint, self._workspace, self._embedding, migration_id)
 
     def open_writer(
         self, migration_id: str, fingerprint: str, *, replaces: str | None = None

@@ -151,12 +151,14 @@ class PostgresWriter:
         try:
             async with self._opened.transaction():
                 if data is None:
-                    order = await self._chunk_order(batch.keys)
+                    order = await chunk_order(
+                        self._opened, self._table("text_chunks"), self._workspace, batch.keys
+                    )
                     data = encoder.encode(batch, lambda key: order.get(key, (None, None)))
                 table, columns = self._table(batch.namespace), encoder.columns
                 await while_open(
                     self._opened,
-                    self._opened.copy_to_table(table, source=_once(data), columns=columns, format="binary"),
+                    self._opened.copy_to_table(table, source=once(data), columns=columns, format="binary"),
                 )
                 await self._ledger.checkpoint(batch.namespace, batch.position)
         except asyncpg.UniqueViolationError as error:
@@ -169,16 +171,6 @@ class PostgresWriter:
                 f"an edge of the graph leads to a node that does not exist: {error.detail}",
                 hint="add the node to the source or remove the edge, then run hybridrag apply",
             ) from None
-
-    async def _chunk_order(self, keys: list[str]) -> dict[str, tuple[int | None, int | None]]:
-        """(tokens, chunk_order_index) by chunk id, from the text chunks that were copied before."""
-        rows = await self._opened.fetch(
-            f"SELECT id, tokens, chunk_order_index FROM {self._table('text_chunks')} "
-            "WHERE workspace = $1 AND id = ANY($2)",
-            self._workspace,
-            keys,
-        )
-        return {row[0]: (row[1], row[2]) for row in rows}
 
     async def finish(self, report: Callable[[str], None]) -> None:
         """See `Writer.finish`."""
@@ -219,7 +211,19 @@ def _if_absent(definition: str) -> str:
     return definition.replace("CREATE INDEX ", "CREATE INDEX IF NOT EXISTS ", 1)
 
 
-async def _once(data: bytes) -> AsyncIterator[bytes]:
+async def chunk_order(
+    opened: asyncpg.Connection, table: str, workspace: str, keys: list[str]
+) -> dict[str, tuple[int | None, int | None]]:
+    """(tokens, chunk_order_index) by chunk id, from the text chunks in `table`."""
+    rows = await opened.fetch(
+        f"SELECT id, tokens, chunk_order_index FROM {table} WHERE workspace = $1 AND id = ANY($2)",
+        workspace,
+        keys,
+    )
+    return {row[0]: (row[1], row[2]) for row in rows}
+
+
+async def once(data: bytes) -> AsyncIterator[bytes]:
     yield data
 
 
