@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hybridrag.errors import HybridragError
+from hybridrag.model.room import Room
 
 SCHEMA_VERSION = 1
 PATIENCE_S = 10.0
@@ -106,6 +107,9 @@ class Journal:
 
     def close(self) -> None:
         self._db.close()
+
+    def room(self) -> Room | None:
+        return Room.holding(self.path.parent)
 
     # --- runs ---
 

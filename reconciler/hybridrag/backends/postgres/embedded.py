@@ -20,6 +20,7 @@ from pathlib import Path
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_incrementing
 
 from hybridrag.errors import BackendUnavailable
+from hybridrag.model.room import Room
 from hybridrag.model.secret import Secret
 
 from .embedded_account import passable_folder
@@ -93,6 +94,13 @@ class EmbeddedServer:
     def port(self) -> int | None:
         port = self.observe()["port"]
         return port if isinstance(port, int) else None
+
+    def room(self) -> Room | None:
+        try:
+            data = find_data(self.home, Record.read(self._record_file))
+        except (BackendUnavailable, OSError):
+            return None
+        return Room.holding(data or self.home / "data")
 
     def password(self) -> Secret:
         """The given password, or the one that was made and is kept in `home`."""
