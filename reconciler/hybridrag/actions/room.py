@@ -11,8 +11,8 @@ from hybridrag.model.room import STATE_BYTES, Room, shown
 
 from .base import Context
 
-_BYTES_S = 200e6
-"""Faster than we fill a disk; the less is free, the sooner it is asked again."""
+_BYTES_S = 1e9
+"""Faster than anybody fills a disk; the less is left, the sooner it is asked again."""
 _ASK_S = (0.2, 5.0)
 
 
@@ -47,9 +47,7 @@ async def stopped_before_full(context: Context, work: Coroutine[Any, Any, None])
             task.cancel()
         await asyncio.gather(working, watching, return_exceptions=True)
     if working.cancelled() or working.exception() is not None:
-        raise _stopped(
-            f'the copy of database "{context.database}" was stopped before the disk is full', scarce
-        )
+        raise _stopped(*scarce, f'the copy of database "{context.database}" was stopped')
     return None
 
 
@@ -58,20 +56,20 @@ async def _result(context: Context, working: asyncio.Future[None]) -> None:
     try:
         working.result()
     except BackendUnavailable as error:
-        if (room := _short(await _rooms(context))) is None:
+        if (short := _short(await _rooms(context))) is None:
             raise
-        raise _stopped(error.what, room) from error
+        raise _stopped(*short, error.what) from error
 
 
-def _stopped(what: str, room: Room) -> BackendUnavailable:
+def _stopped(room: Room, reserve: int, what: str) -> BackendUnavailable:
     return BackendUnavailable(
-        f"{what}: {shown(room.free)} are free on {room.where}",
+        f"only {shown(room.free)} are free on {room.where} (its reserve is {shown(reserve)}): {what}",
         hint="free space there, then run hybridrag apply: it goes on from the checkpoint",
     )
 
 
-async def _scarce(context: Context) -> Room:
-    """Returns when a volume is down to its reserve: the one that is."""
+async def _scarce(context: Context) -> tuple[Room, int]:
+    """Returns when a volume is down to its reserve: that volume, that reserve."""
     while True:
         rooms = await _rooms(context)
         if (short := _short(rooms)) is not None:
@@ -88,5 +86,5 @@ async def _rooms(context: Context) -> list[tuple[Room, int]]:
     return rooms if state is None else [*rooms, (state, STATE_BYTES // 2)]
 
 
-def _short(rooms: list[tuple[Room, int]]) -> Room | None:
-    return next((room for room, reserve in rooms if room.free < reserve), None)
+def _short(rooms: list[tuple[Room, int]]) -> tuple[Room, int] | None:
+    return next(((room, reserve) for room, reserve in rooms if room.free < reserve), None)

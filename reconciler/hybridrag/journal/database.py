@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from hybridrag.errors import HybridragError
+from hybridrag.errors import BackendUnavailable, HybridragError
 from hybridrag.model.room import Room
 
 SCHEMA_VERSION = 1
@@ -89,15 +89,29 @@ class Journal:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """One immediate transaction; rolled back on any exception."""
-        with self._guard:
+        """One immediate transaction; rolled back on any exception. Raises BackendUnavailable on a full disk."""
+        with self._guard, self._telling_of_a_full_disk():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # SQLite itself may have rolled it back
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _telling_of_a_full_disk(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            # A full disk is also met while SQLite extends a file it has mapped, as an I/O error.
+            if "is full" not in str(error) and "disk I/O" not in str(error):
+                raise
+            raise BackendUnavailable(
+                f'the journal "{self.path}" cannot be written: {error}',
+                hint="free space there, then run hybridrag apply: it goes on from the checkpoint",
+            ) from error
 
     def __enter__(self) -> Journal:
         return self
