@@ -50,14 +50,15 @@ class Journal:
         self._db = sqlite3.connect(path, isolation_level=None, timeout=PATIENCE_S, check_same_thread=False)
         self._guard = threading.RLock()  # the lease's thread shares the connection
         try:
-            self._enter_wal()
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._migrate()
+            with self._telling_of_a_full_disk():
+                self._enter_wal()
+                self._db.execute("PRAGMA synchronous = FULL")
+                self._migrate()
             path.chmod(0o600)
         except sqlite3.DatabaseError as error:
             self._db.close()
             raise unreadable(path, error) from None
-        except JournalUnreadable:
+        except (JournalUnreadable, BackendUnavailable):
             self._db.close()
             raise
 

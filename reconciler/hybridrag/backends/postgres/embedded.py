@@ -26,7 +26,7 @@ from hybridrag.model.secret import Secret
 from .embedded_account import passable_folder
 from .embedded_cluster import Cluster, NotYet
 from .embedded_files import Postmaster, Record
-from .embedded_place import Place, existing_place, find_data, free_port, is_free, new_place
+from .embedded_place import Place, coming_data, existing_place, find_data, free_port, is_free, new_place
 from .server_files import Password, locked
 
 _AGAIN = "hybridrag apply"
@@ -97,10 +97,10 @@ class EmbeddedServer:
 
     def room(self) -> Room | None:
         try:
-            data = find_data(self.home, Record.read(self._record_file))
+            data = find_data(self.home, Record.read(self._record_file)) or coming_data(self.home)
         except (BackendUnavailable, OSError):
             return None
-        return Room.holding(data or self.home / "data")
+        return Room.holding(data)
 
     def password(self) -> Secret:
         """The given password, or the one that was made and is kept in `home`."""
