@@ -130,8 +130,8 @@ def test_what_cannot_fit_is_warned_of_and_refused_before_anything_is_paused(
     ("moment", "leave"),
     [
         pytest.param('"phase": "copying"', 80_000_000, id="the watcher stops the copy"),
-        pytest.param('"phase": "copying"', 0, id="the server itself is out of space"),
-        pytest.param("building index", 2_000_000, id="during an index build"),
+        pytest.param('"phase": "copying"', 0, id="the server itself is out of space", marks=pytest.mark.slow),
+        pytest.param("building index", 40_000_000, id="during an index build", marks=pytest.mark.slow),
     ],
 )
 def test_a_disk_that_fills_up_stops_the_copy_and_nothing_else(
@@ -148,7 +148,9 @@ def test_a_disk_that_fills_up_stops_the_copy_and_nothing_else(
         assert "free space there, then run hybridrag apply" in told
         status = json.loads(project.ok("status", "--json"))
         assert status["databases"][0]["backend"] == "files"
-        assert status["backends"][1]["reachable"] is True
+        # Without a byte left Postgres may end itself, as it must when it cannot write its log.
+        reachable = [entry["reachable"] for entry in status["backends"] if entry["name"] == "pg"]
+        assert reachable == [True] or leave == 0
     assert digests(project.data) == before
     assert "0 missing, 0 extra, 0 different" in project.ok("apply", "--auto-approve")
     assert _serving(project) == "pg"
