@@ -26,7 +26,7 @@ def verify_s(size: int) -> float:
     return size / 1e6 / VERIFY_MB_S
 
 
-# Of Postgres, measured at 2 MB to 1 GB of source, 64 to 1,024 dimensions: 3 to 15 % above what was taken.
+# Of Postgres; for 2 MB to 1 GB of source and 64 to 1,024 dimensions 1 to 14 % above the tables and indexes made.
 _PAGE = 8192
 _ROWS_PER_SOURCE_BYTE = 0.76
 _EMPTY = 2 << 20
