@@ -8,6 +8,7 @@ from hybridrag.migrate.progress import Meter
 from hybridrag.model.events import Warned
 
 from .base import STREAMS, Context
+from .room import stopped_before_full
 
 DONE = ("copied", "verified", "switched")
 
@@ -23,6 +24,9 @@ class Migrate:
         return None
 
     async def do(self, context: Context) -> None:
+        await stopped_before_full(context, self._copy(context))
+
+    async def _copy(self, context: Context) -> None:
         move, source, target = context.moving()
         reader = source.reader()
         fingerprint = reader.fingerprint()

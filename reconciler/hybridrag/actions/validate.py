@@ -14,6 +14,7 @@ from hybridrag.model.plan import HazardKind
 from hybridrag.model.ports import Examination
 
 from .base import STREAMS, Context
+from .room import refuse_without_room
 
 
 class Validate:
@@ -26,6 +27,7 @@ class Validate:
             raise problems[0]
         if context.source is None or context.move is None:
             return "the server can take it"
+        await refuse_without_room(context)
         known = context.memory.digests(context.move.migration_id)
         return f"{context.total:,} records fit" if set(known) == set(STREAMS) else None
 

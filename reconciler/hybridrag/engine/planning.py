@@ -9,6 +9,7 @@ from hybridrag.model.facts import Observation
 from hybridrag.model.plan import Plan
 from hybridrag.model.wanted import Wanted
 from hybridrag.planner import make_plan
+from hybridrag.planner.protect import kept_by
 
 from .observing import observe
 from .world import World
@@ -27,5 +28,9 @@ async def plan_world(world: World, targets: Iterable[str] = (), exclude: Iterabl
     """Read-only: what would be done. Raises what stands in the way."""
     items = world.chosen(targets, exclude)
     seen = await observe(world, items)
-    plan = make_plan(world.environment, world.spec_digest, items, seen.observation, seen.problems)
+    registry = world.registry.read().databases
+    serving = {name: entry.backend for name, entry in registry.items()}
+    # Of all databases: a plan for one of them may touch the server of another.
+    kept = kept_by((item, serving.get(name)) for name, item in world.wanted.items())
+    plan = make_plan(world.environment, world.spec_digest, items, seen.observation, seen.problems, kept)
     return Planned(plan=plan, observation=seen.observation, items=tuple(items))

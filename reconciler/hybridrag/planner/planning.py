@@ -11,23 +11,35 @@ from hybridrag.model.facts import Facts, Observation, digest_of
 from hybridrag.model.plan import Hazard, HazardKind, Move, Plan, Step, owner_of
 from hybridrag.model.wanted import Wanted
 
-from .estimate import examine_s, migrate_s, verify_s
+from .estimate import disk_bytes, examine_s, migrate_s, verify_s
+from .protect import Kept, kept_by, refuse_replaced
+from .room import room_warnings
 
 Problems = Mapping[str, Sequence[HybridragError]]
 """Per database, why its wanted backend, as observed, cannot take it (`Backend.problems`)."""
 
 
 def make_plan(
-    environment: str, spec_digest: str, wanted: Sequence[Wanted], observation: Observation, problems: Problems
+    environment: str,
+    spec_digest: str,
+    wanted: Sequence[Wanted],
+    observation: Observation,
+    problems: Problems,
+    kept: Kept | None = None,
 ) -> Plan:
-    """The plan for some databases. Raises what stands in the way, all databases' reasons at once."""
+    """The plan for some databases. Raises what stands in the way, all databases' reasons at once.
+
+    `kept`: servers that must stay for the sake of databases the plan is not about.
+    """
     steps: list[Step] = []
     moves: dict[str, Move] = {}
     in_place: list[str] = []
     warnings: list[str] = []
     errors: list[HybridragError] = []
+    keep = {**(kept or {}), **kept_by((item, in_use(item, observation)) for item in wanted)}
     for item in wanted:
         try:
+            refuse_replaced(item, observation.of(f"backend/{item.backend}"), keep)
             made, move = _database(item, observation, problems.get(item.database, ()), warnings)
         except HybridragError as error:
             errors.append(error)
@@ -41,6 +53,7 @@ def make_plan(
         steps.extend(step for step in made if step.id not in known)
     if errors:
         raise _together(errors)
+    warnings += room_warnings(wanted, steps, observation)
     return Plan(
         environment=environment,
         spec_digest=spec_digest,
@@ -328,6 +341,20 @@ def _seven(item: Wanted, source: Facts, target: Facts, identity: str, before: li
         "switch": (f'point the registry at backend "{item.backend}"', backend_differs),
         "resume": ("release the source", "the pause ends with the switch, or with a failure"),
     }
+    vectors_present = sum(_count(target, n.name) for n in NAMESPACES if n.slot is Slot.VECTOR) if ours else 0
+    disk = (
+        0
+        if copied
+        else disk_bytes(
+            size,
+            records,
+            vectors,
+            item.embedding.dim,
+            present=present,
+            present_vectors=vectors_present,
+            logs_index=not item.provisioned,
+        )
+    )
     estimates = {
         "validate": examine_s(size),
         "migrate": 0.0 if copied else migrate_s(size, vectors, item.embedding.dim),
@@ -354,6 +381,7 @@ def _seven(item: Wanted, source: Facts, target: Facts, identity: str, before: li
                 records=records if moves_data else None,
                 bytes=size if moves_data else None,
                 estimate_s=round(estimates[verb], 1) if moves_data else None,
+                disk_bytes=disk if verb in ("validate", "migrate") else None,
                 hazards=step_hazards,
             )
         )

@@ -1,0 +1,38 @@
+"""`lifecycle.prevent_destroy`: no plan replaces a server that such a database is on, or is to go to. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from hybridrag.errors import PlanRefused
+from hybridrag.model.facts import Facts
+from hybridrag.model.wanted import Wanted
+
+Kept = Mapping[str, str]
+"""Backends whose server must stay, each with a database that says so."""
+
+
+def kept_by(databases: Iterable[tuple[Wanted, str | None]]) -> dict[str, str]:
+    """`databases`: each with the backend that serves it now, if any."""
+    return {
+        backend: item.database
+        for item, serving in databases
+        if item.prevent_destroy
+        for backend in (item.backend, serving)
+        if backend is not None
+    }
+
+
+def refuse_replaced(item: Wanted, server: Facts, kept: Kept) -> None:
+    """Raises PlanRefused where the server that `item` wants would be replaced, or would leave data behind."""
+    leaves = server.get("leaves")
+    if item.backend not in kept or not (leaves or server.get("change") == "replace"):
+        return
+    database = kept[item.backend]
+    differs = f" ({server['differs']})" if server.get("differs") else ""
+    would = f"would be replaced{differs}" + (f", and {leaves}" if leaves else "")
+    raise PlanRefused(
+        f'backend "{item.backend}": its server {would}; database "{database}" forbids it by lifecycle.prevent_destroy',
+        hint=f"set backends.{item.backend}.provision back to what runs; if it is meant, "
+        f"databases.{database}.lifecycle.prevent_destroy: false, then run hybridrag plan",
+    )
