@@ -77,7 +77,7 @@ def _observation(case: dict[str, Any], wanted: Sequence[Wanted]) -> Observation:
                 place["migration"] = migration_id(item, part, str(source["fingerprint"]))
             elif place.get("migration") == "$older":
                 place["migration"] = migration_id(item, part, str(place["source_fingerprint"]))
-    return Observation(facts=facts)
+    return Observation(facts=facts, details=case.get("details") or {})
 
 
 def _plan(wanted: Sequence[Wanted], observation: Observation) -> Plan:
@@ -107,7 +107,7 @@ def _matches(step: Step, wanted: str | dict[str, Any]) -> None:
 def test_case(name: str) -> None:
     """Each file says in `about` what is true."""
     case = yaml.safe_load((HERE / f"{name}.yaml").read_text("utf-8"))
-    assert case.keys() <= {"about", "databases", "observed", "expect"}
+    assert case.keys() <= {"about", "databases", "observed", "details", "expect"}
     wanted = _wanted(case)
     observation, expect = _observation(case, wanted), case["expect"]
     if error := expect.get("error"):

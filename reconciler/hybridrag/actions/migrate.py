@@ -9,6 +9,7 @@ from hybridrag.model.events import Warned
 from hybridrag.model.plan import HazardKind
 
 from .base import Context
+from .room import stopped_before_full
 
 DONE = ("copied", "verified", "switched")
 
@@ -24,9 +25,12 @@ class Migrate:
         return None
 
     async def do(self, context: Context) -> None:
+        _consent(context)
+        await stopped_before_full(context, self._copy(context))
+
+    async def _copy(self, context: Context) -> None:
         part = context.part
         move, total = part.move, part.total
-        _consent(context)
         reader = part.source.reader()
         fingerprint = await reader.fingerprint()
         if fingerprint != move.fingerprint:

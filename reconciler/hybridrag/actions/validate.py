@@ -14,6 +14,7 @@ from hybridrag.model.plan import HazardKind
 from hybridrag.model.ports import Examination
 
 from .base import Context, Part
+from .room import refuse_without_room
 
 
 class Validate:
@@ -25,6 +26,7 @@ class Validate:
         problems = part.backend.problems(facts, context.embedding)
         if problems:
             raise problems[0]
+        await refuse_without_room(context)
         known = context.memory.digests(part.move.migration_id)
         return f"{part.total:,} records fit" if set(known) == set(part.streams) else None
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 
 from hybridrag.errors import HybridragError
 from hybridrag.journal import open_pauses
 from hybridrag.model.facts import Facts, Observation
+from hybridrag.model.ports import Backend
+from hybridrag.model.room import Room
 from hybridrag.model.wanted import Wanted
 from hybridrag.planner import JSON, Part, parts_of, store_thing
 
 from .world import World
 
 STORE_TIMEOUT_S = 60.0
+ROOM_TIMEOUT_S = 5.0
 AT_ONCE = 8
 VOLATILE = ("records/", "bytes", "fingerprint", "unfinished_writes")
 """Facts of a store that only inform while nothing moves: a writer at work must not make every plan stale."""
@@ -45,7 +49,18 @@ async def observe(world: World, items: Sequence[Wanted]) -> Seen:
         facts[thing] = {k: v for k, v in found.items() if k not in informing}
         details[thing] = {**more, **informing}
 
+    async def look_room(thing: str, backend: Backend) -> None:
+        # One that does not answer would keep us waiting once more.
+        if facts[thing].get("reachable") or backend.provisioned:
+            with contextlib.suppress(asyncio.TimeoutError):
+                room = await asyncio.wait_for(backend.room(), ROOM_TIMEOUT_S)
+                details[thing] = {**details[thing], **(room.facts() if room else {})}
+
     await asyncio.gather(*(look(f"backend/{name}", world.backend(name).observe()) for name in sorted(names)))
+    rooms = [look_room(f"backend/{name}", world.backend(name)) for name in sorted(names)]
+    await asyncio.gather(*rooms)
+    if (room := Room.holding(world.state)) is not None:
+        details["state"] = room.facts()
     questions = []
     problems: dict[tuple[str, str], list[HybridragError]] = {}
     for item in items:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from hybridrag.model.facts import Observation
 from hybridrag.model.plan import Plan
 from hybridrag.model.wanted import Wanted
-from hybridrag.planner import make_plan
+from hybridrag.planner import in_use, make_plan
+from hybridrag.planner.protect import kept_by
 
 from .observing import observe
 from .world import World
@@ -27,5 +28,8 @@ async def plan_world(world: World, targets: Iterable[str] = (), exclude: Iterabl
     """Read-only: what would be done. Raises what stands in the way."""
     items = world.chosen(targets, exclude)
     seen = await observe(world, items)
-    plan = make_plan(world.environment, world.spec_digest, items, seen.observation, seen.problems)
+    # Of all databases: a plan for one of them may touch the server of another.
+    serving = {name: set(in_use(world.pointer.current(name)).values()) for name in world.wanted}
+    kept = kept_by((item, serving[name]) for name, item in world.wanted.items())
+    plan = make_plan(world.environment, world.spec_digest, items, seen.observation, seen.problems, kept)
     return Planned(plan=plan, observation=seen.observation, items=tuple(items))

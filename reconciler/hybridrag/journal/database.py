@@ -13,7 +13,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from hybridrag.errors import HybridragError
+from hybridrag.errors import BackendUnavailable, HybridragError
+from hybridrag.model.room import Room
 
 SCHEMA_VERSION = 1
 PATIENCE_S = 10.0
@@ -49,14 +50,15 @@ class Journal:
         self._db = sqlite3.connect(path, isolation_level=None, timeout=PATIENCE_S, check_same_thread=False)
         self._guard = threading.RLock()  # the lease's thread shares the connection
         try:
-            self._enter_wal()
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._migrate()
+            with self._telling_of_a_full_disk():
+                self._enter_wal()
+                self._db.execute("PRAGMA synchronous = FULL")
+                self._migrate()
             path.chmod(0o600)
         except sqlite3.DatabaseError as error:
             self._db.close()
             raise unreadable(path, error) from None
-        except JournalUnreadable:
+        except (JournalUnreadable, BackendUnavailable):
             self._db.close()
             raise
 
@@ -88,15 +90,29 @@ class Journal:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """One immediate transaction; rolled back on any exception."""
-        with self._guard:
+        """One immediate transaction; rolled back on any exception. Raises BackendUnavailable on a full disk."""
+        with self._guard, self._telling_of_a_full_disk():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # SQLite itself may have rolled it back
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _telling_of_a_full_disk(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            # A full disk is also met while SQLite extends a file it has mapped, as an I/O error.
+            if "is full" not in str(error) and "disk I/O" not in str(error):
+                raise
+            raise BackendUnavailable(
+                f'the journal "{self.path}" cannot be written: {error}',
+                hint="free space there, then run hybridrag apply: it goes on from the checkpoint",
+            ) from error
 
     def __enter__(self) -> Journal:
         return self
@@ -106,6 +122,9 @@ class Journal:
 
     def close(self) -> None:
         self._db.close()
+
+    def room(self) -> Room | None:
+        return Room.holding(self.path.parent)
 
     # --- runs ---
 

@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from hybridrag.errors import LeaseHeld
+from hybridrag.errors import BackendUnavailable, LeaseHeld
 
 from .database import Journal
 
@@ -87,7 +87,7 @@ class Lease:
                     changed = db.execute(
                         "UPDATE lease SET expires = ? WHERE fence = ?", (time.time() + TTL_S, self.fence)
                     ).rowcount
-            except sqlite3.Error:
+            except (sqlite3.Error, BackendUnavailable):
                 changed = 0  # a lease that cannot be renewed is as good as lost
             if not changed:
                 self.lost = True

@@ -36,8 +36,8 @@ class Hazard:
 class Step:
     """One ordered, idempotent action.
 
-    `reason` names the difference that caused it. `records` and `bytes` count source data;
-    `estimate_s` is in seconds, None where nothing can be said.
+    `reason` names the difference that caused it. `records` and `bytes` count source data; `estimate_s` is in
+    seconds, `disk_bytes` what the target's volume is expected to lose; None where nothing can be said.
     """
 
     id: str
@@ -49,6 +49,7 @@ class Step:
     records: int | None = None
     bytes: int | None = None
     estimate_s: float | None = None
+    disk_bytes: int | None = None
     hazards: tuple[Hazard, ...] = ()
 
 

@@ -14,6 +14,7 @@ from hybridrag.errors import HybridragError
 
 from .data import ALL_SLOTS, Batch, Slot
 from .facts import Facts
+from .room import Room
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,6 +236,13 @@ class Backend(Protocol):
         """
         ...
 
+    async def room(self) -> Room | None:
+        """The volume that holds the server's data. Read-only, cheap, never raises.
+
+        None where that cannot be known: a server on another machine, data that we may not look at.
+        """
+        ...
+
     async def provision(self) -> None:
         """Create and start what `provision:` declares; idempotent."""
         ...
@@ -263,6 +271,10 @@ class Backend(Protocol):
 
 class Memory(Protocol):
     """What outlives a killed run, as the actions see it. Implemented by the journal."""
+
+    def room(self) -> Room | None:
+        """The volume that it lies on; see `Backend.room`."""
+        ...
 
     def put_digests(self, migration: str, tables: dict[str, bytes]) -> None: ...
 

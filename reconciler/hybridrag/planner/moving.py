@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hybridrag.actions import ONE_PART, ORDER
-from hybridrag.model.data import NAMESPACES, Slot
+from hybridrag.model.data import Slot
 from hybridrag.model.facts import Facts
 from hybridrag.model.plan import Hazard, HazardKind, Move, Step
 from hybridrag.model.wanted import Wanted
 
-from .estimate import examine_s, migrate_s, verify_s
+from .estimate import disk_bytes, examine_s, migrate_s, verify_s
 from .parts import JSON, Part, names
-from .stores import count, total
+from .stores import total
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +26,14 @@ class Moving:
     texts: dict[str, str]
     reason: str
     estimates: dict[str, float]
+    disk_bytes: int
     hazards: tuple[Hazard, ...]
 
 
 def moving(item: Wanted, part: Part, move: Move, source: Facts, target: Facts) -> Moving:
     """The part in words and figures."""
     records = total(source, part.slots)
-    vectors = sum(
-        count(source, namespace.name)
-        for namespace in NAMESPACES
-        if namespace.slot is Slot.VECTOR and namespace.slot in part.slots
-    )
+    vectors = _vectors(source, part)
     value = source.get("bytes")
     size = value if isinstance(value, int) else 0
     ours = target.get("migration") == move.migration_id
@@ -65,8 +62,23 @@ def moving(item: Wanted, part: Part, move: Move, source: Facts, target: Facts) -
             "migrate": 0.0 if copied else migrate_s(size, vectors, item.embedding.dim),
             "verify": verify_s(size),
         },
+        disk_bytes=0
+        if copied or part.target.type == JSON
+        else disk_bytes(
+            size,
+            records,
+            vectors,
+            item.embedding.dim,
+            present=present,
+            present_vectors=_vectors(target, part) if ours else 0,
+            logs_index=not part.target.provisioned,
+        ),
         hazards=_hazards(part, move, records, target),
     )
+
+
+def _vectors(facts: Facts, part: Part) -> int:
+    return total(facts, part.slots & {Slot.VECTOR})
 
 
 def _differs(part: Part) -> str:
@@ -148,6 +160,7 @@ def bracket(
                     records=each.records,
                     bytes=each.bytes,
                     estimate_s=round(each.estimates[verb], 1),
+                    disk_bytes=each.disk_bytes if verb in ("validate", "migrate") else None,
                     hazards=each.hazards if verb == "migrate" else (),
                 )
     return steps

@@ -35,6 +35,7 @@ class StepModel(Strict):
     records: int | None
     bytes: int | None
     estimate_s: float | None
+    disk_bytes: int | None = None
     hazards: tuple[HazardModel, ...]
 
 

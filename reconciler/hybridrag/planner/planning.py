@@ -11,8 +11,10 @@ from hybridrag.model.plan import Move, Plan, Step
 from hybridrag.model.wanted import Wanted
 
 from .moving import bracket, completing, moving
-from .parts import JSON, Part, migration_id, parts_of, store_thing
+from .parts import JSON, Part, in_use, migration_id, parts_of, store_thing
+from .protect import Kept, kept_by, refuse_replaced
 from .provisioning import provision
+from .room import room_warnings
 from .stores import reachable_source, total, usable_source, usable_target
 
 Problems = Mapping[tuple[str, str], Sequence[HybridragError]]
@@ -28,16 +30,27 @@ class _Made:
 
 
 def make_plan(
-    environment: str, spec_digest: str, wanted: Sequence[Wanted], observation: Observation, problems: Problems
+    environment: str,
+    spec_digest: str,
+    wanted: Sequence[Wanted],
+    observation: Observation,
+    problems: Problems,
+    kept: Kept | None = None,
 ) -> Plan:
-    """The plan for some databases. Raises what stands in the way, all databases' reasons at once."""
+    """The plan for some databases. Raises what stands in the way, all databases' reasons at once.
+
+    `kept`: servers that must stay for the sake of databases the plan is not about.
+    """
     steps: list[Step] = []
     moves: dict[str, Move] = {}
     in_place: list[str] = []
     warnings: list[str] = []
     errors: list[HybridragError] = []
+    keep = {**(kept or {}), **kept_by((item, _serving(item, observation)) for item in wanted)}
     for item in wanted:
         try:
+            for place in item.places:
+                refuse_replaced(place.name, observation.of(f"backend/{place.name}"), keep)
             made = _database(item, observation, problems, warnings)
         except HybridragError as error:
             errors.append(error)
@@ -50,6 +63,7 @@ def make_plan(
         steps.extend(step for step in made.steps if step.id not in known)
     if errors:
         raise _together(errors)
+    warnings += room_warnings(moves, steps, observation)
     return Plan(
         environment=environment,
         spec_digest=spec_digest,
@@ -59,6 +73,10 @@ def make_plan(
         in_place=tuple(in_place),
         warnings=tuple(warnings),
     )
+
+
+def _serving(item: Wanted, observation: Observation) -> set[str]:
+    return set(in_use(observation.of(f"registry/{item.database}")).values())
 
 
 def _together(errors: list[HybridragError]) -> HybridragError:

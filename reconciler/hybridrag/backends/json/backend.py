@@ -9,6 +9,7 @@ from hybridrag.errors import HybridragError
 from hybridrag.model.data import ALL_SLOTS, Slot
 from hybridrag.model.facts import Facts
 from hybridrag.model.ports import Embedding
+from hybridrag.model.room import Room
 
 from .store import JsonStore
 
@@ -24,6 +25,9 @@ class JsonBackend:
 
     async def observe(self) -> tuple[Facts, Facts]:
         return {"type": "json", "reachable": True}, {}
+
+    async def room(self) -> Room | None:
+        return None  # each database has a folder, and so a volume, of its own
 
     async def provision(self) -> None:
         """Files need no server."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ from hybridrag.errors import BackendUnavailable, HybridragError
 from hybridrag.model.data import ALL_SLOTS, Slot
 from hybridrag.model.facts import Facts, Value
 from hybridrag.model.ports import Embedding, SchemaMaker, Selection
+from hybridrag.model.room import Room
 from hybridrag.model.secret import Secret, SecretResolver
 
 from .client import Endpoint
 from .driver import DECISIVE, LISTENING, ServerDriver
 from .drivers import driver_of
 from .observe import observe_server, problems
+from .room import room_beside_us
 from .spec import PostgresSpec
 from .store import PostgresStore
 
@@ -99,6 +102,13 @@ class PostgresBackend:
         if "refusal" in own:
             problem, hint = str(own["refusal"]), str(own.get("way_out") or hint)
         return {"type": "postgres", **own, "reachable": False, "problem": problem, "hint": hint}, told
+
+    async def room(self) -> Room | None:
+        with contextlib.suppress(HybridragError):
+            if self._server is not None:
+                return await asyncio.to_thread(self._server.room)
+            return await room_beside_us(self._endpoint())
+        return None
 
     def problems(self, facts: Facts, embedding: Embedding) -> list[HybridragError]:
         return problems(self.name, facts, embedding)

@@ -19,6 +19,7 @@ from typing import Any
 
 from hybridrag.errors import BackendUnavailable
 from hybridrag.model.facts import Facts, Value
+from hybridrag.model.room import Room
 from hybridrag.model.secret import Secret
 
 from .docker_container import SETTINGS, STOP_S, Form, create, start, tell_password, update
@@ -33,6 +34,7 @@ from .docker_facts import (
 )
 from .docker_login import Login, Refused, Unready, admit, prepare
 from .docker_look import data_major_of, declared, image_of, inspect, look, obstacle, superusers
+from .docker_room import room_of
 from .embedded_files import Record
 from .embedded_place import free_port, is_free
 from .server_files import Password, locked
@@ -115,6 +117,11 @@ class DockerServer:
             if (said := inspect(client, self._wanted.container)) is not None:
                 return Actual.read(said).port
         return self._wanted.port or self._remembered()
+
+    def room(self) -> Room | None:
+        with suppress(BackendUnavailable), engine() as client:
+            return room_of(client, self._wanted)
+        return None
 
     def password(self) -> Secret:
         return self._password.read()

@@ -1,7 +1,7 @@
 """What the Postgres backend asks of a server that this tool provisions: the one protocol of all drivers.
 
 Implemented by `embedded.py` and `docker_server.py`, called by `backend.py` (in a thread: everything here
-blocks). A third driver is a file with these six methods, its model in `spec.py`, and a line in `drivers.py`.
+blocks). A third driver is a file with these seven methods, its model in `spec.py`, and a line in `drivers.py`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from hybridrag.model.facts import Facts
+from hybridrag.model.room import Room
 from hybridrag.model.secret import Secret
 
 LISTENING = frozenset({"running", "unhealthy"})
@@ -20,7 +21,7 @@ DECISIVE = ("port", "server", "change", "differs", "refusal", "way_out", "restar
 
 
 class ServerDriver(Protocol):
-    """One server. Every method but `observe` raises BackendUnavailable with the next command to run."""
+    """One server. Every method but `observe` and `room` raises BackendUnavailable with the next command to run."""
 
     def observe(self) -> Facts:
         """What is there now. Writes nothing, starts nothing, never raises.
@@ -34,6 +35,10 @@ class ServerDriver(Protocol):
 
     def port(self) -> int | None:
         """The port it listens on, or last did; None where it never had one."""
+        ...
+
+    def room(self) -> Room | None:
+        """The volume that holds its data, or will; see `model.ports.Backend.room`."""
         ...
 
     def password(self) -> Secret: ...

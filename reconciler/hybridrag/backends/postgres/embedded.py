@@ -20,12 +20,13 @@ from pathlib import Path
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_incrementing
 
 from hybridrag.errors import BackendUnavailable
+from hybridrag.model.room import Room
 from hybridrag.model.secret import Secret
 
 from .embedded_account import passable_folder
 from .embedded_cluster import Cluster, NotYet
 from .embedded_files import Postmaster, Record
-from .embedded_place import Place, existing_place, find_data, free_port, is_free, new_place
+from .embedded_place import Place, coming_data, existing_place, find_data, free_port, is_free, new_place
 from .server_files import Password, locked
 
 _AGAIN = "hybridrag apply"
@@ -93,6 +94,13 @@ class EmbeddedServer:
     def port(self) -> int | None:
         port = self.observe()["port"]
         return port if isinstance(port, int) else None
+
+    def room(self) -> Room | None:
+        try:
+            data = find_data(self.home, Record.read(self._record_file)) or coming_data(self.home)
+        except (BackendUnavailable, OSError):
+            return None
+        return Room.holding(data)
 
     def password(self) -> Secret:
         """The given password, or the one that was made and is kept in `home`."""

@@ -99,6 +99,13 @@ def new_place(home: Path) -> Place:
     return Place(data=folder / "data", account=account, binaries=usable_by(account, locate()))
 
 
+def coming_data(home: Path) -> Path:
+    """Where `new_place` will put the cluster, as far as can be told without making a folder."""
+    account = account_for(None)
+    nearest = next(folder for folder in (home, *home.parents) if folder.is_dir())
+    return (home if account is None or account.can_enter(nearest) else _shared_folder(home)) / "data"
+
+
 def is_free(port: int) -> bool:
     """Whether a server could listen on `port` now."""
     with socket.socket() as candidate:
