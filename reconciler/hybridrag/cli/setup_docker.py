@@ -132,7 +132,7 @@ def _judge(world: World, spec: LoadedSpec, name: str, error: HybridragError) -> 
     elif port is not None and not is_free(port) and facts.get("state") in ("absent", "stopped", "created"):
         error.exit_code = PORT_IN_USE
         error.hint = (
-            f"stop that program, or choose another one: hybridrag backend setup-docker --port {port + 1}"
+            f"stop that program, or choose another one: hybridrag backend setup-docker --name {name} --port {port + 1}"
         )
 
 

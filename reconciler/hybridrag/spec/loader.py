@@ -195,5 +195,5 @@ def shown_path(path: Path) -> str:
 def _missing(path: Path) -> NotFound:
     return NotFound(
         f"there is no spec {quote(shown_path(path))}",
-        hint="hybridrag init writes one; or name the spec with -f FILE",
+        hint=f"create {shown_path(path)} (hybridrag init writes one to begin with), or name the spec with -f FILE",
     )
