@@ -131,9 +131,7 @@ def _judge(world: World, spec: LoadedSpec, name: str, error: HybridragError) -> 
         error.exit_code = NO_DOCKER
     elif port is not None and not is_free(port) and facts.get("state") in ("absent", "stopped", "created"):
         error.exit_code = PORT_IN_USE
-        error.hint = (
-            f"stop that program, or choose another one: hybridrag backend setup-docker --name {name} --port {port + 1}"
-        )
+        error.hint = f"stop that program, or choose another one: hybridrag backend setup-docker --name {name} --port {port + 1}"
 
 
 def _told(spec: LoadedSpec, name: str, facts: Facts) -> dict[str, Any]:

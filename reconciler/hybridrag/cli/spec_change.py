@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hybridrag.errors import SpecInvalid
+
 from .given_secrets import Given, KeptSecret
 
 if TYPE_CHECKING:
@@ -46,8 +48,12 @@ class SpecChange:
         self._files.change(Put(path=place, value=literal({**entry, key: self._kept.reference})))
 
     def tried(self) -> LoadedSpec:
-        """The spec as it would be. Raises SpecInvalid."""
-        return self._trial.load(more=self._variables)
+        """The spec as it would be. Raises SpecInvalid, at the lines that would have been written."""
+        try:
+            return self._trial.load(more=self._variables)
+        except SpecInvalid as error:
+            error.hint = error.hint or "nothing was written: with this change the spec would not be valid"
+            raise
 
     def written(self) -> LoadedSpec:
         """The spec as it stands after `write`."""
