@@ -86,11 +86,13 @@ def test_create_list_show_remove(empty: Project) -> None:
     assert told["embedding"] == {"model": "m", "dim": 96}  # read from the files
     assert registry(empty)["notes"]["path"] == str(empty.data)
     assert "No changes" in empty.ok("plan")
+    everything = digests(empty.folder)
     listed = json.loads(empty.ok("db", "list", "--json"))
     assert [each["name"] for each in listed["databases"]] == ["notes"]
     shown = json.loads(empty.ok("db", "show", "notes", "--json"))
     assert {key: shown[key] for key in listed["databases"][0]} == listed["databases"][0]
     assert shown["where"].startswith("hybridrag.yaml:")
+    assert digests(empty.folder) == everything  # looking writes nothing
 
     assert "--yes" in refused(empty, 5, "db", "remove", "notes")
     said = empty.ok("db", "remove", "notes", "--yes")
@@ -108,6 +110,19 @@ def test_a_spec_is_begun_where_there_is_none(empty: Project) -> None:
     assert (empty.folder / "databases" / "fresh").is_dir()
     assert "No changes" in empty.ok("plan")
     assert "fresh" in empty.ok("db", "list")
+
+
+def test_what_a_killed_create_left_is_taken_up(empty: Project) -> None:
+    """The registry is written before the spec: an entry of the same folder is no obstacle, another one is."""
+    empty.ok("db", "create", "notes", "--path", "notes")
+    spec = empty.folder / "hybridrag.yaml"
+    text = spec.read_text()
+    spec.write_text(text.replace(text[text.index("  notes:\n") :], ""), encoding="utf-8")
+    spec.write_text(spec.read_text().replace("databases:   ", "databases: {}"), encoding="utf-8")
+    said = refused(empty, 1, "db", "create", "notes", "--path", "other", "--embedding-dim", "8")
+    assert "the registry knows one" in said
+    empty.ok("db", "create", "notes", "--path", "notes")
+    assert spec.read_text() == text
 
 
 @pytest.mark.parametrize(

@@ -96,11 +96,11 @@ def create(
     change = SpecChange(lambda: files_or_new(settings))
     spec = change.spec
     before = settings.assembled(spec).world
-    _refuse_existing(before, name)
+    folder = Path(os.path.abspath(Path(path).expanduser() if path else spec.base_dir / "databases" / name))  # noqa: PTH100
+    _refuse_existing(before, name, folder)
     option = "--connection-string"
     secret = given(settings, connection_string, option, url=True) if connection_string is not None else None
     choice = choose(spec, backend, connecting=secret is not None)
-    folder = Path(os.path.abspath(Path(path).expanduser() if path else spec.base_dir / "databases" / name))  # noqa: PTH100
     found = _dimensions(folder)
     dim = _dimension(folder, found, embedding_dim)
     if choice.type is not None:
@@ -137,13 +137,15 @@ def create(
         out.print(f'[next]→ hybridrag apply moves its data to "{item.backend}"[/]')
 
 
-def _refuse_existing(world: World, name: str) -> None:
+def _refuse_existing(world: World, name: str, folder: Path) -> None:
+    """An entry that only the registry has, for the same folder, is what a killed call left: it is taken up."""
     if name in world.wanted:
         raise AlreadyExists(
             f'database "{name}" is in the spec already',
             hint=f"hybridrag db show {name}; or choose another name",
         )
-    if (entry := world.registry.read().databases.get(name)) is not None:
+    entry = world.registry.read().databases.get(name)
+    if entry is not None and entry.path != str(folder):
         raise AlreadyExists(
             f'database "{name}" is not in the spec, but the registry knows one of that name ("{entry.path}")',
             hint=f"choose another name, or forget that one: hybridrag db remove {name}",
@@ -157,10 +159,20 @@ def _dimensions(folder: Path) -> set[int] | None:
     """
     from hybridrag.backends.json import files
 
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return None
+    try:
+        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+            return None
+    except OSError as error:
+        raise _unusable(folder, error) from None
     vectors = [path for path in files.present(folder) if path.name.startswith("vdb_")]
     return {dim for path in vectors if (dim := files.vector_dim(path)) is not None}
+
+
+def _unusable(folder: Path, error: OSError) -> NotFound:
+    return NotFound(
+        f'the folder "{folder}" cannot be used: {error.strerror}',
+        hint="give another --path, or correct this one",
+    )
 
 
 def _dimension(folder: Path, found: set[int] | None, said: int | None) -> int:
@@ -228,7 +240,10 @@ def _write(world: World, item: Wanted, change: SpecChange, *, in_files: bool) ->
     with recorded(world, f"create.{item.database}"), contextlib.ExitStack() as undo:
         folder = Path(item.path)
         if in_files and not folder.exists():
-            folder.mkdir(parents=True)
+            try:
+                folder.mkdir(parents=True)
+            except OSError as error:
+                raise _unusable(folder, error) from None
             undo.callback(folder.rmdir)
         if register(world, item, in_files=in_files):
             undo.callback(world.registry.drop, item.database)

@@ -49,6 +49,10 @@ def given(settings: Settings, text: str, option: str, *, url: bool) -> Given:
     value = sys.stdin.readline().rstrip("\r\n") if text == "-" else text
     if not value:
         raise SpecInvalid(f"{option} is empty", hint=f"{option} - reads one line from stdin")
+    if not value.isprintable():
+        raise SpecInvalid(
+            f"{option} holds a line break or a control character", hint="it must be one line of text"
+        )
     if url and not value.startswith(("postgresql://", "postgres://")):
         raise SpecInvalid(
             f"{option} is no connection string",

@@ -84,6 +84,7 @@ def migrate(
 
     Asks on a terminal. Elsewhere the command itself is the approval, because it names the database and the
     target. An interrupted migration is resumed by the same command, or by hybridrag apply.
+    "sample_queries_pass" in --json is no sample: every record is read back and compared.
 
     Exit codes: 0, 1 not found, 2 source error, 3 target error, 4 verification failed, 5 interrupted with a
     checkpoint saved, 9 an apply runs.
@@ -205,8 +206,10 @@ def _carry_out(
         if not job.copying:
             change.undo()
         elif isinstance(error, HybridragError):
-            go_on = "the spec names the new backend, so hybridrag apply goes on with it"
-            error.hint = f"{error.hint}; {go_on}" if error.hint else go_on
+            kept = "the spec names the new backend now, so hybridrag apply goes on with it"
+            error.hint = (
+                kept if error.hint is None or isinstance(error, Interrupted) else f"{error.hint}; {kept}"
+            )
         if isinstance(error, PlanRefused) and _source_moved(shown, job.database):
             error.exit_code = SOURCE
         raise
