@@ -17,6 +17,7 @@ from hybridrag.journal import Journal, Lease
 from hybridrag.model.events import Emit, PlanReady, RunDone, StepDone, StepFailed, StepStarted, Warned
 from hybridrag.model.facts import Observation
 from hybridrag.model.plan import HazardKind, Plan, Step
+from hybridrag.model.wanted import Wanted
 
 from .planning import Planned
 from .world import RegistryPointer, World
@@ -47,7 +48,7 @@ def who() -> str:
 _STOPPED = (asyncio.CancelledError, KeyboardInterrupt)
 
 
-def _words(error: BaseException) -> tuple[str, str]:
+def words_of(error: BaseException) -> tuple[str, str]:
     """(code, message) for journal and events; the text of an error that is not ours may hold data."""
     if isinstance(error, HybridragError):
         return error.code, error.what
@@ -95,7 +96,7 @@ class Run:
                 self._report.serving = self._serving()
             outcome = "done" if error is None else "interrupted" if isinstance(error, _STOPPED) else "failed"
             self._report.outcome = outcome
-            journal.end_run(run, outcome, None if error is None else _words(error)[1])
+            journal.end_run(run, outcome, None if error is None else words_of(error)[1])
             self._emit(
                 RunDone(
                     run=run,
@@ -134,7 +135,7 @@ class Run:
                     hint="hybridrag plan shows what is observed now",
                 )
         except BaseException as error:
-            code, message = _words(error)
+            code, message = words_of(error)
             journal.end_step(self._report.run, step.id, "failed", message)
             self._emit(StepFailed(step=step.id, code=code, message=message))
             raise
@@ -151,12 +152,17 @@ class Run:
             try:
                 await self._step(step, journal)
             except Exception as error:  # it must not hide the first one
-                self._emit(Warned(step=step.id, message=f"the pause could not be closed: {_words(error)[1]}"))
+                self._emit(
+                    Warned(step=step.id, message=f"the pause could not be closed: {words_of(error)[1]}")
+                )
 
     def _context(self, step: Step, journal: Journal) -> Context:
         move = self._plan.moves.get(step.target)
         if step.verb == "provision":
-            item = next(item for item in self._items.values() if item.backend == step.target)
+            item = next(
+                (item for item in self._items.values() if item.backend == step.target),
+                Wanted.server_only(step.target, self._world.backend(step.target).type),
+            )
             move = None
         else:
             item = self._items[step.target]

@@ -70,7 +70,7 @@ class World:
     def serving(self, item: Wanted) -> Backend:
         """The backend that the registry names for a database; the JSON files when it names none."""
         entry = self.registry.read().databases.get(item.database)
-        if entry is None or entry.backend is None:
+        if entry is None or entry.backend is None or entry.backend == self.files.name:
             return self.files
         return self.backend(entry.backend)
 
@@ -97,6 +97,10 @@ class RegistryPointer:
                 "backend_config": backend.registry_config(workspace) or None,
             }
         )
+
+    def register(self, database: str, path: str) -> None:
+        """A database that its JSON files serve, as they would without an entry."""
+        self._registry.put(RegistryEntry(name=database, path=path))
 
     def point(self, database: str, path: str, backend: Backend, workspace: str) -> None:
         self._registry.put(self._entry(database, path, backend, workspace))

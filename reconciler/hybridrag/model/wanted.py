@@ -33,3 +33,17 @@ class Wanted:
     thresholds: Thresholds = Thresholds()
     prevent_destroy: bool = False
     function: str | None = None
+
+    @classmethod
+    def server_only(cls, backend: str, backend_type: str) -> Wanted:
+        """A provisioned server that no database is on yet."""
+        return cls(
+            database="",
+            path="",
+            workspace="",
+            backend=backend,
+            backend_type=backend_type,
+            provisioned=True,
+            embedding=Embedding(model=None, dim=1),
+            batch=1,
+        )

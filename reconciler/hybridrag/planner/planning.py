@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from hybridrag.actions import ORDER
-from hybridrag.errors import BackendUnavailable, HybridragError, NotFound, PlanRefused, SourceUnreadable
+from hybridrag.errors import (
+    BackendUnavailable,
+    HybridragError,
+    NotFound,
+    PlanRefused,
+    SourceRefused,
+    SourceUnreadable,
+)
 from hybridrag.model.data import NAMESPACES, Slot
 from hybridrag.model.facts import Facts, Observation, digest_of
 from hybridrag.model.plan import Hazard, HazardKind, Move, Plan, Step, owner_of
@@ -82,6 +89,16 @@ def in_use(item: Wanted, observation: Observation) -> str | None:
     return str(backend) if backend and kind != "json" else None
 
 
+def provision_plan(environment: str, spec_digest: str, server: Wanted, observation: Observation) -> Plan:
+    """The plan for a server alone. Raises BackendUnavailable where it cannot be made as declared."""
+    return Plan(
+        environment=environment,
+        spec_digest=spec_digest,
+        observation_digest=observation.digest,
+        steps=tuple(_provision(server, observation.of(f"backend/{server.backend}"))),
+    )
+
+
 def _database(
     item: Wanted, observation: Observation, problems: Sequence[HybridragError], warnings: list[str]
 ) -> tuple[list[Step], Move | None]:
@@ -90,7 +107,10 @@ def _database(
     if current == item.backend:
         return _in_place(item, observation, server), None
     if current is None and item.backend_type == "json":
-        _source(item, observation)
+        if _begins_empty(item, observation):
+            warnings.append(f'database "{item.database}" holds no records yet')
+        else:
+            _source(item, observation)
         return [], None
     if item.backend_type == "json" or current is not None:
         raise PlanRefused(
@@ -178,6 +198,12 @@ def _provision(item: Wanted, server: Facts) -> list[Step]:
     ]
 
 
+def _begins_empty(item: Wanted, observation: Observation) -> bool:
+    """A registered database whose folder is there and has nothing in it: nothing was written so far."""
+    registered = observation.of(f"registry/{item.database}").get("path") is not None
+    return registered and bool(observation.of(f"store/{item.database}@json").get("empty"))
+
+
 def _source(item: Wanted, observation: Observation) -> Facts:
     """The JSON database, or the reason it cannot be read."""
     facts = observation.of(f"store/{item.database}@json")
@@ -196,14 +222,14 @@ def _source(item: Wanted, observation: Observation) -> Facts:
             hint=f"repair or restore {name} (LightRAG cannot open it either), then run hybridrag plan",
         )
     if facts.get("anchor"):
-        raise PlanRefused(
+        raise SourceRefused(
             f'database "{item.database}" was written by a newer LightRAG, which notes its storages in "{facts["anchor"]}" '
             "and would refuse to start on others",
             hint="keep it on its JSON files until a hybridrag that knows the note; this one leaves it untouched",
         )
     for name, dim in facts.items():
         if name.startswith("dim/") and dim is not None and dim != item.embedding.dim:
-            raise PlanRefused(
+            raise SourceRefused(
                 f'database "{item.database}": its vectors have {dim} dimensions ({name[4:]}), the spec says '
                 f"{item.embedding.dim}",
                 hint=f"set databases.{item.database}.embedding.dim to {dim} (another model would need re-embedding)",
