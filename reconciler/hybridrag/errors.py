@@ -81,6 +81,16 @@ class PlanRefused(HybridragError):
     code = "plan_refused"
 
 
+class SourceRefused(PlanRefused):
+    """The source can be read, but may not be moved as it is declared (exit 5)."""
+
+
+class AlreadyExists(HybridragError):
+    """A thing of that name is there already (exit 1)."""
+
+    code = "already_exists"
+
+
 class NotFound(HybridragError):
     """A named thing does not exist: a database, a folder, a backend, a run (exit 6)."""
 

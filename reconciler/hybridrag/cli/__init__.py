@@ -8,9 +8,13 @@ from hybridrag import __version__
 
 from .apply import apply
 from .backend import backend
+from .db import db
+from .init import init
 from .look import health, status, verify
+from .migrate import migrate
 from .plan import plan, validate
 from .query import query
+from .setup_docker import setup_docker
 
 # Click's own 2 for wrong usage would read as "changes pending" in CI.
 click.UsageError.exit_code = 1
@@ -30,5 +34,6 @@ def main() -> None:
     """Terraform for LightRAG storage: declare each database's backend, plan, apply, verify."""
 
 
-for _command in (validate, plan, apply, status, health, verify, query, backend):
+for _command in (init, validate, plan, apply, migrate, status, health, verify, query, db, backend):
     main.add_command(_command)
+backend.add_command(setup_docker)

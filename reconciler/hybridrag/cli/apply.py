@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -15,7 +16,7 @@ from .common import Settings, command_options
 
 if TYPE_CHECKING:
     from hybridrag.api import Environment
-    from hybridrag.engine import Planned, RunReport
+    from hybridrag.engine import Planned, RunReport, World
     from hybridrag.model.events import Event
     from hybridrag.model.plan import HazardKind
 
@@ -58,7 +59,14 @@ def apply(
         _ask(settings)
     if not settings.json and not plan_file and not settings.quiet:
         out.print("")
-    report = _run(settings, env, planned, [HazardKind(name) for name in allow], events)
+    report = run_plan(
+        settings,
+        env.world,
+        planned,
+        [HazardKind(name) for name in allow],
+        events=events,
+        stream=settings.json,
+    )
     if settings.json:
         return
     serving = ", ".join(f"{name} on {backend}" for name, backend in report.serving.items())
@@ -94,9 +102,17 @@ def _ask(settings: Settings) -> None:
         raise PlanRefused("not approved; nothing was done", hint="hybridrag plan shows it again")
 
 
-def _run(
-    settings: Settings, env: Environment, planned: Planned, allowed: list[HazardKind], events: str | None
+def run_plan(
+    settings: Settings,
+    world: World,
+    planned: Planned,
+    allowed: list[HazardKind],
+    *,
+    events: str | None = None,
+    stream: bool = False,
+    also: Callable[[Event], None] | None = None,
 ) -> RunReport:
+    """Carry out a plan with a display for people; `stream` writes events to stdout, `also` hears them."""
     from hybridrag.engine import Run
     from hybridrag.render.run_text import RunDisplay
 
@@ -107,13 +123,15 @@ def _run(
         )
 
         def listen(event: Event) -> None:
-            for stream in (file, sys.stdout if settings.json else None):
-                if stream is not None:
-                    _write(stream, event)
+            for to in (file, sys.stdout if stream else None):
+                if to is not None:
+                    _write(to, event)
+            if also is not None:
+                also(event)
             if display is not None:
                 display.on_event(event)
 
-        return asyncio.run(Run(env.world, planned, listen, allowed).execute())
+        return asyncio.run(Run(world, planned, listen, allowed).execute())
 
 
 def _open_events(name: str) -> TextIO:

@@ -6,7 +6,7 @@ import functools
 import json
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from hybridrag.api import Environment
+    from hybridrag.spec import LoadedSpec
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -42,15 +43,33 @@ class Settings:
 
     def environment(self) -> Environment:
         """Load the spec that the options name."""
+        from hybridrag.spec import load
+
+        paths = self.paths()
+        return self.assembled(load(paths[0], overlays=paths[1:]))
+
+    def assembled(self, spec: LoadedSpec) -> Environment:
+        """The environment of a spec that is loaded already."""
         from hybridrag.api import Environment
         from hybridrag.assembly import assemble
-        from hybridrag.spec import find_files, load
+
+        return Environment(spec, assemble(spec, state_folder=Path(self.state) if self.state else None))
+
+    def paths(self) -> list[Path]:
+        """The spec files that the options name, in order. Raises NotFound."""
+        from hybridrag.spec import find_files
 
         if self.files and self.env:
             raise click.UsageError("give either --file (repeated for overlays) or --env, not both")
-        paths = find_files([Path(name) for name in self.files], self.env, Path.cwd())
-        spec = load(paths[0], overlays=paths[1:])
-        return Environment(spec, assemble(spec, state_folder=Path(self.state) if self.state else None))
+        return find_files([Path(name) for name in self.files], self.env, Path.cwd())
+
+    def new_file(self) -> Path:
+        """The one file that a new spec would be written to."""
+        from hybridrag.spec import DEFAULT_FILE
+
+        if len(self.files) > 1 or self.env:
+            raise click.UsageError("a new spec is one file: give --file once, and no --env")
+        return Path.cwd() / (self.files[0] if self.files else DEFAULT_FILE)
 
     def print_json(self, value: object) -> None:
         click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=str))
@@ -102,6 +121,26 @@ def command_options(function: Command) -> Command:
     for option in reversed(_OPTIONS):
         wrapper = option(wrapper)
     return wrapper  # type: ignore[return-value]
+
+
+def exit_codes(codes: Mapping[type[HybridragError], int]) -> Callable[[Command], Command]:
+    """Errors of these kinds leave with these codes; the nearest kind counts, and a code set on an error before."""
+
+    def decorate(function: Command) -> Command:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **named: Any) -> Any:
+            try:
+                return function(*args, **named)
+            except HybridragError as error:
+                if "exit_code" not in vars(error):
+                    error.exit_code = next(
+                        (codes[kind] for kind in type(error).__mro__ if kind in codes), error.exit_code
+                    )
+                raise
+
+        return wrapper  # type: ignore[return-value]
+
+    return decorate
 
 
 def unexpected(error: Exception) -> HybridragError:

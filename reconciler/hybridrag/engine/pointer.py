@@ -32,6 +32,10 @@ class RegistryPointer:
                 facts[kind] = backend.type
         return facts
 
+    def register(self, database: str, path: str) -> None:
+        """A database that its JSON files serve, as they would without an entry."""
+        self._registry.put(RegistryEntry(name=database, path=path))
+
     def point(self, database: str, path: str, placement: Placed, workspace: str) -> None:
         self._registry.put(self._entry(database, path, placement, workspace, moved=True))
 

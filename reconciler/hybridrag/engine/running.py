@@ -18,6 +18,7 @@ from hybridrag.model.data import streams_of
 from hybridrag.model.events import Emit, PlanReady, RunDone, StepDone, StepFailed, StepStarted, Warned
 from hybridrag.model.facts import Observation
 from hybridrag.model.plan import HazardKind, Move, Plan, Step
+from hybridrag.model.ports import Backend, Embedding
 from hybridrag.model.wanted import Wanted
 from hybridrag.planner import store_thing
 
@@ -50,7 +51,7 @@ def who() -> str:
 _STOPPED = (asyncio.CancelledError, KeyboardInterrupt)
 
 
-def _words(error: BaseException) -> tuple[str, str]:
+def words_of(error: BaseException) -> tuple[str, str]:
     """(code, message) for journal and events; the text of an error that is not ours may hold data."""
     if isinstance(error, HybridragError):
         return error.code, error.what
@@ -97,7 +98,7 @@ class Run:
                 self._report.serving = self._serving()
             outcome = "done" if error is None else "interrupted" if isinstance(error, _STOPPED) else "failed"
             self._report.outcome = outcome
-            journal.end_run(run, outcome, None if error is None else _words(error)[1])
+            journal.end_run(run, outcome, None if error is None else words_of(error)[1])
             self._emit(
                 RunDone(
                     run=run,
@@ -136,7 +137,7 @@ class Run:
                     hint="hybridrag plan shows what is observed now",
                 )
         except BaseException as error:
-            code, message = _words(error)
+            code, message = words_of(error)
             journal.end_step(self._report.run, step.id, "failed", message)
             self._emit(StepFailed(step=step.id, code=code, message=message))
             raise
@@ -153,28 +154,48 @@ class Run:
             try:
                 await self._step(step, journal)
             except Exception as error:  # it must not hide the first one
-                self._emit(Warned(step=step.id, message=f"the pause could not be closed: {_words(error)[1]}"))
+                self._emit(
+                    Warned(step=step.id, message=f"the pause could not be closed: {words_of(error)[1]}")
+                )
 
     def _context(self, step: Step, journal: Journal) -> Context:
         move = self._plan.moves.get(step.target)
         backend = self._world.backend(step.target) if step.verb == "provision" else None
         if backend is not None:
-            item = next(i for i in self._items.values() if any(p.name == step.target for p in i.places))
-        else:
-            item = self._items[move.database if move else step.target]
+            return self._server_context(step, backend, journal)
+        item = self._items[move.database if move else step.target]
         # A step of one part is about that one; pause, switch and resume are about the whole database.
         moves = [move] if move and step.verb in ONE_PART else self._plan.moves_of(item.database)
         return Context(
             run=self._report.run,
             step=step,
-            backend=backend,
-            parts=() if backend is not None else tuple(self._part(item, each) for each in moves),
+            backend=None,
+            parts=tuple(self._part(item, each) for each in moves),
             database=item.database,
             path=item.path,
             workspace=item.workspace,
             embedding=item.embedding,
             batch=item.batch,
             placement={slot: self._world.backend(place.name) for slot, place in item.placement.items()},
+            memory=journal,
+            pointer=self._world.pointer,
+            allowed=self._allowed,
+            emit=self._emit,
+        )
+
+    def _server_context(self, step: Step, backend: Backend, journal: Journal) -> Context:
+        """A step about a server, which no database needs to be on."""
+        return Context(
+            run=self._report.run,
+            step=step,
+            backend=backend,
+            parts=(),
+            database="",
+            path="",
+            workspace="",
+            embedding=Embedding(model=None, dim=1),
+            batch=1,
+            placement={},
             memory=journal,
             pointer=self._world.pointer,
             allowed=self._allowed,

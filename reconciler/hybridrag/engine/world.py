@@ -10,7 +10,7 @@ from hybridrag.errors import NotFound
 from hybridrag.journal import Registry
 from hybridrag.model.data import ALL_SLOTS, Slot
 from hybridrag.model.ports import Backend, Selection, Store
-from hybridrag.model.wanted import Wanted
+from hybridrag.model.wanted import Wanted, in_words
 from hybridrag.planner import JSON, in_use
 
 from .pointer import RegistryPointer
@@ -91,7 +91,5 @@ class World:
 
 
 def served_by(serving: Mapping[Slot, Backend]) -> str:
-    """A placement in words: `pg`, or `pg (vector: milvus)`."""
-    first = serving[Slot.KV].name
-    others = [f"{slot.value}: {backend.name}" for slot, backend in serving.items() if backend.name != first]
-    return f"{first} ({', '.join(others)})" if others else first
+    """A placement in words."""
+    return in_words({slot: backend.name for slot, backend in serving.items()})

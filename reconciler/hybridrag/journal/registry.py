@@ -109,6 +109,15 @@ class Registry:
         current = self.read()
         merged = {**_plain(current), "version": 1}
         merged["databases"] = {**merged.get("databases", {}), entry.name: _tidy(entry)}
+        self._write(merged)
+
+    def drop(self, name: str) -> None:
+        """Forget one entry, keeping the others; nothing is written when there is none."""
+        merged = _plain(self.read())
+        if merged["databases"].pop(name, None) is not None:
+            self._write(merged)
+
+    def _write(self, merged: dict[str, Any]) -> None:
         text = yaml.safe_dump(merged, sort_keys=False, allow_unicode=True)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_name(f".{self.path.name}.new")

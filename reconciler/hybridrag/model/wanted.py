@@ -36,6 +36,13 @@ def everywhere(place: Place) -> Placement:
     return dict.fromkeys(Slot, place)
 
 
+def in_words(names: Mapping[Slot, str]) -> str:
+    """`pg`, or `pg (vector: milvus)` where slots lie apart."""
+    first = names[Slot.KV]
+    others = [f"{slot.value}: {name}" for slot, name in names.items() if name != first]
+    return f"{first} ({', '.join(others)})" if others else first
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """One database. `path` is absolute; `batch` is in records; `function` names the embedding function.
@@ -52,6 +59,17 @@ class Wanted:
     thresholds: Thresholds = Thresholds()
     prevent_destroy: bool = False
     function: str | None = None
+
+    @property
+    def backend(self) -> str:
+        """Where it belongs, in words."""
+        return in_words({slot: place.name for slot, place in self.placement.items()})
+
+    @property
+    def backend_type(self) -> str:
+        """The type of its backend; mixed, where there are several types."""
+        types = {place.type for place in self.placement.values()}
+        return types.pop() if len(types) == 1 else "mixed"
 
     @property
     def places(self) -> tuple[Place, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hybridrag.errors import BackendUnavailable, HybridragError, PlanRefused
 from hybridrag.model.facts import Facts, Observation
 from hybridrag.model.plan import Move, Plan, Step
-from hybridrag.model.wanted import Wanted
+from hybridrag.model.wanted import Place, Wanted
 
 from .moving import bracket, completing, moving
 from .parts import JSON, Part, in_use, migration_id, parts_of, store_thing
@@ -87,6 +87,16 @@ def _together(errors: list[HybridragError]) -> HybridragError:
     return type(first)(text)
 
 
+def provision_plan(environment: str, spec_digest: str, server: Place, observation: Observation) -> Plan:
+    """The plan for a server alone. Raises BackendUnavailable where it cannot be made as declared."""
+    return Plan(
+        environment=environment,
+        spec_digest=spec_digest,
+        observation_digest=observation.digest,
+        steps=tuple(provision(server, observation.of(f"backend/{server.name}"))),
+    )
+
+
 def _database(item: Wanted, observation: Observation, problems: Problems, warnings: list[str]) -> _Made:
     entry = observation.of(f"registry/{item.database}")
     made = _Made()
@@ -97,7 +107,7 @@ def _database(item: Wanted, observation: Observation, problems: Problems, warnin
     for part in parts:
         _refuse_unserved(item, part)
         if part.in_place:
-            _in_place(item, part, observation, part.target.name in provisioned)
+            _in_place(item, part, observation, part.target.name in provisioned, warnings)
     moving_parts = [part for part in parts if not part.in_place]
     if not moving_parts:
         if entry.get("drifted"):
@@ -133,11 +143,17 @@ def _refuse_unserved(item: Wanted, part: Part) -> None:
         )
 
 
-def _in_place(item: Wanted, part: Part, observation: Observation, provisioned: bool) -> None:
+def _in_place(
+    item: Wanted, part: Part, observation: Observation, provisioned: bool, warnings: list[str]
+) -> None:
     """Raises where the place that serves already cannot be used."""
     server = observation.of(f"backend/{part.target.name}")
     if part.target.type == JSON:
-        usable_source(item, part, observation.of(store_thing(item.database, JSON, part.slots)))
+        facts = observation.of(store_thing(item.database, JSON, part.slots))
+        if observation.of(f"registry/{item.database}").get("path") is not None and facts.get("empty"):
+            warnings.append(f'database "{item.database}" holds no records yet')
+            return
+        usable_source(item, part, facts)
     elif not provisioned and not server.get("reachable"):
         hint = server.get("hint")
         raise BackendUnavailable(str(server.get("problem")), hint=str(hint) if hint else None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from hybridrag.errors import BackendUnavailable, NotFound, PlanRefused, SourceUnreadable
+from hybridrag.errors import BackendUnavailable, NotFound, PlanRefused, SourceRefused, SourceUnreadable
 from hybridrag.model.data import NAMESPACES, Slot, streams_of
 from hybridrag.model.facts import Facts
 from hybridrag.model.plan import owner_of
@@ -52,14 +52,14 @@ def usable_source(item: Wanted, part: Part, facts: Facts) -> Facts:
             hint=f"repair or restore {name} (LightRAG cannot open it either), then run hybridrag plan",
         )
     if facts.get("anchor"):
-        raise PlanRefused(
+        raise SourceRefused(
             f'database "{item.database}" was written by a newer LightRAG, which notes its storages in "{facts["anchor"]}" '
             "and would refuse to start on others",
             hint="keep it where it is until a hybridrag that knows the note; this one leaves it untouched",
         )
     for name, dim in facts.items():
         if name.startswith("dim/") and dim is not None and dim != item.embedding.dim:
-            raise PlanRefused(
+            raise SourceRefused(
                 f'database "{item.database}": its vectors have {dim} dimensions ({name[4:]}), the spec says '
                 f"{item.embedding.dim}",
                 hint=f"set databases.{item.database}.embedding.dim to {dim} (another model would need re-embedding)",

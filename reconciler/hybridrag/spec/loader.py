@@ -74,20 +74,26 @@ def find_files(files: Sequence[FileName], env_name: str | None, cwd: Path) -> li
 
 
 def load(
-    path: FileName, *, overlays: Sequence[FileName] = (), environ: Mapping[str, str] | None = None
+    path: FileName,
+    *,
+    overlays: Sequence[FileName] = (),
+    environ: Mapping[str, str] | None = None,
+    instead: Mapping[Path, bytes] | None = None,
 ) -> LoadedSpec:
     """The spec in `path` with the overlays laid on it, in order.
 
-    `environ` stands for the process environment. Raises `NotFound` for a file that does not exist and
+    `environ` stands for the process environment, `instead` for what stands in some of the files: an edit is
+    tried before it is written. Raises `NotFound` for a file that does not exist and
     `SpecInvalid` with every problem that was found.
     """
     paths = [Path(each) for each in (path, *overlays)]
+    texts = dict(instead or {})
     for each in paths:
-        if not os.path.exists(each):  # noqa: PTH110 - Path.exists raises for names that are too long
+        if each not in texts and not os.path.exists(each):  # noqa: PTH110 - Path.exists raises for long names
             raise _missing(each)
     base_dir = Path(os.path.abspath(paths[0])).parent  # noqa: PTH100 - keeps a link to a spec where the link is
-    shown = _shown(paths[0])
-    root, variables, problems = _read(paths, base_dir, environ)
+    shown = shown_path(paths[0])
+    root, variables, problems = _read(paths, base_dir, environ, texts)
     raise_if_any(problems if root is None else (), spec=shown)
     if root is None or variables is None:
         raise AssertionError("a spec without a tree has a problem")
@@ -107,16 +113,16 @@ def load(
 
 
 def _read(
-    paths: Sequence[Path], base_dir: Path, environ: Mapping[str, str] | None
+    paths: Sequence[Path], base_dir: Path, environ: Mapping[str, str] | None, texts: Mapping[Path, bytes]
 ) -> tuple[Node | None, Variables | None, list[Problem]]:
     """The merged tree and the variables; a None among them has a problem that explains it."""
     problems: list[Problem] = []
     trees: list[Node] = []
     unreadable = False
     for order, path in enumerate(paths):
-        shown = _shown(path)
+        shown = shown_path(path)
         try:
-            tree, found = read_file(path, file=shown, order=order)
+            tree, found = read_file(path, file=shown, order=order, raw=texts.get(path))
         except Unreadable as error:
             problems.append(error.problem)
             unreadable = True
@@ -134,7 +140,7 @@ def _read(
             problems.append(Problem(text="the spec is empty", at=at, hint="a spec starts with version: 1"))
             unreadable = True
     try:
-        variables = read_environ(base_dir, environ, order=len(paths), file=_shown(base_dir / ".env"))
+        variables = read_environ(base_dir, environ, order=len(paths), file=shown_path(base_dir / ".env"))
     except Unreadable as error:
         return None, None, [*problems, error.problem]
     if unreadable:
@@ -178,7 +184,7 @@ def _digest(environment: Environment) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _shown(path: Path) -> str:
+def shown_path(path: Path) -> str:
     """The file as a user would type it: relative when it is below the current folder."""
     try:
         return str(path.relative_to(Path.cwd())) if path.is_absolute() else str(path)
@@ -188,6 +194,6 @@ def _shown(path: Path) -> str:
 
 def _missing(path: Path) -> NotFound:
     return NotFound(
-        f"there is no spec {quote(_shown(path))}",
-        hint=f"create {_shown(path)}, or name the spec with -f FILE",
+        f"there is no spec {quote(shown_path(path))}",
+        hint=f"create {shown_path(path)} (hybridrag init writes one to begin with), or name the spec with -f FILE",
     )

@@ -141,11 +141,12 @@ class _Reader:
         return found
 
 
-def _text_of(path: Path, file: str, order: int) -> str:
+def _text_of(path: Path, file: str, order: int, raw: bytes | None) -> str:
     top = Position(order=order, line=1, column=1, file=file)
     try:
-        with path.open("rb") as handle:
-            raw = handle.read(_LARGEST + 1)
+        if raw is None:
+            with path.open("rb") as handle:
+                raw = handle.read(_LARGEST + 1)
     except OSError as error:
         why = "is a folder, not a file" if path.is_dir() else f"cannot be read: {error.strerror}"
         raise Unreadable(Problem(text=f"the spec {why}", at=top)) from None
@@ -164,13 +165,15 @@ def _text_of(path: Path, file: str, order: int) -> str:
     raise Unreadable(Problem(text="the spec is not UTF-8 text", at=at, hint="save the file as UTF-8"))
 
 
-def read_file(path: Path, *, file: str, order: int) -> tuple[Node | None, list[Problem]]:
+def read_file(
+    path: Path, *, file: str, order: int, raw: bytes | None = None
+) -> tuple[Node | None, list[Problem]]:
     """The tree of a YAML file (None when nothing stands in it) and its problems.
 
-    `file` is the name shown in positions, `order` the file's place among all spec files. Raises
+    `raw` is taken instead of what the file holds. `file` is the name shown in positions, `order` the file's place among all spec files. Raises
     `Unreadable` when no tree can be made.
     """
-    text = _text_of(path, file, order)
+    text = _text_of(path, file, order, raw)
     reader = _Reader(file, order)
     try:
         loader = _Composer(text)

@@ -73,7 +73,8 @@ class JsonStore:
         try:
             paths = files.present(self._folder, self._names)
         except NotFound as error:
-            return {"exists": False, "missing": error.what}, {}
+            empty = self._folder.is_dir() and not any(self._folder.iterdir())
+            return {"exists": False, "missing": error.what, "empty": empty or None}, {}
         total = 0
         for path in paths:
             size = path.stat().st_size

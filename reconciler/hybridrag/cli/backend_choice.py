@@ -1,0 +1,63 @@
+"""`--backend NAME` and `--to NAME`: an entry of the spec, or a type, or a new entry for a connection string."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hybridrag.errors import SpecInvalid
+from hybridrag.spec import LoadedSpec
+
+_TYPES = {"json": "json", "postgres": "postgres", "postgresql": "postgres"}
+_FIRST_NAMES = {"json": "files", "postgres": "pg"}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A backend by name. `type` is set when its entry has yet to be added."""
+
+    name: str
+    type: str | None = None
+
+
+def choose(spec: LoadedSpec, wanted: str, *, connecting: bool) -> Choice:
+    """What the option means in this spec; `connecting`: a connection string came with it. Raises SpecInvalid."""
+    entries = {name: str(getattr(entry, "type", "")) for name, entry in spec.environment.backends.items()}
+    if wanted in entries:
+        if connecting:
+            raise SpecInvalid(
+                f'backend "{wanted}" is declared in the spec already, so it takes no --connection-string',
+                hint="leave it out, or add another backend: --backend postgres --connection-string …",
+            )
+        return Choice(wanted)
+    kind = _TYPES.get(wanted.lower())
+    if connecting:
+        if kind == "json":
+            raise SpecInvalid("JSON files take no --connection-string", hint="leave it out")
+        name = wanted if kind is None else _free(_FIRST_NAMES["postgres"], entries)
+        return Choice(name, "postgres")
+    known = ", ".join(f"{name} ({of})" for name, of in sorted(entries.items())) or "none"
+    if kind is None:
+        raise SpecInvalid(
+            f'"{wanted}" is neither a backend of the spec nor a type of one (there are: {known})',
+            hint="name one of them, or: json, postgres",
+        )
+    matching = [name for name, of in entries.items() if of == kind]
+    if len(matching) == 1:
+        return Choice(matching[0])
+    if matching:
+        raise SpecInvalid(
+            f'"{wanted}" may mean {" or ".join(matching)}', hint="say which one, by its name in the spec"
+        )
+    if kind == "json":
+        return Choice(_free(_FIRST_NAMES["json"], entries), "json")
+    raise SpecInvalid(
+        f'the spec has no backend of type "{kind}" (there are: {known})',
+        hint="give --connection-string, or run hybridrag backend setup-docker, or declare an embedded one in the spec",
+    )
+
+
+def _free(name: str, taken: dict[str, str]) -> str:
+    number, free = 2, name
+    while free in taken:
+        free, number = f"{name}{number}", number + 1
+    return free

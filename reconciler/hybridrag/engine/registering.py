@@ -1,0 +1,53 @@
+"""Register and forget a database: what a command does to the registry outside an apply, under the lease."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from hybridrag.journal import Journal, Lease
+from hybridrag.model.wanted import Wanted
+
+from .running import run_id, who, words_of
+from .world import World
+
+
+@contextlib.contextmanager
+def recorded(world: World, step: str) -> Iterator[Journal]:
+    """A block under the environment's lease, kept in the journal as a run of one step. Raises LeaseHeld."""
+    run = run_id()
+    with Journal(world.journal_path) as journal, Lease(journal, f"{who()} {run}") as lease:
+        journal.begin_run(run, who(), world.spec_digest, "")
+        journal.begin_step(run, step)
+        try:
+            yield journal
+            lease.check()
+        except BaseException as error:
+            _, message = words_of(error)
+            journal.end_step(run, step, "failed", message)
+            journal.end_run(run, "failed", message)
+            raise
+        journal.end_step(run, step, "done", "")
+        journal.end_run(run, "done", None)
+
+
+def register(world: World, item: Wanted, *, in_files: bool) -> bool:
+    """Name a database in the registry; False when an entry of it is kept. Call it under the lease.
+
+    `in_files`: its data is in JSON files, whatever backend is wanted. Otherwise nothing has to be moved, and the
+    wanted backend serves it from now on.
+    """
+    if item.database in world.registry.read().databases:
+        return False
+    if in_files:
+        world.pointer.register(item.database, item.path)
+    else:
+        placement = {slot: world.backend(place.name) for slot, place in item.placement.items()}
+        world.pointer.point(item.database, item.path, placement, item.workspace)
+    return True
+
+
+def forget(world: World, journal: Journal, database: str) -> None:
+    """Drop a database from the registry, and a pause that a killed run left. Its data stays where it is."""
+    world.registry.drop(database)
+    journal.close_pause(database)
