@@ -60,7 +60,7 @@ def _sizes(out: Console, database: DatabaseStatus) -> None:
     width = max(len(name) for name in database.sizes)
     limits = database.thresholds
     for name, number in sorted(database.sizes.items(), key=lambda item: -item[1]):
-        line = f"  {name.ljust(width)}  {size(number).rjust(8)}"
+        line = f"  {escape(name.ljust(width))}  {size(number).rjust(8)}"
         if name in database.oversized:
             line = f"[warn]{line}  ! above {size(limits.file_bytes)}[/]"
         out.print(line)

@@ -36,7 +36,7 @@ def glance_folder(folder: Path, dim: int, known: Known) -> Glance:
     estimated: set[str] = set()
     sizes: dict[str, int] = {}
     faults: list[str] = []
-    odd: dict[int, list[str]] = {}
+    odd: set[int] = set()
     for path in paths:
         names = files.namespaces_of(path.name)
         try:
@@ -45,7 +45,7 @@ def glance_folder(folder: Path, dim: int, known: Known) -> Glance:
                 raise SourceUnreadable(reason)
             found = files.vector_dim(path) if path.name.startswith("vdb_") else None
             if found and found != dim:
-                odd.setdefault(found, []).append(path.name)
+                odd.add(found)
             counted = remembered(path, files.identity(path), known)
             looked, guessed = ({**counted}, False) if counted else glance_records(path)
         except SourceUnreadable as error:
@@ -56,6 +56,5 @@ def glance_folder(folder: Path, dim: int, known: Known) -> Glance:
             looked, guessed = dict.fromkeys(names), False
         records.update(looked)
         estimated.update(names if guessed else ())
-    for found, where in odd.items():
-        faults.append(f"its vectors have {found:,} dimensions ({', '.join(where)}), the spec says {dim:,}")
+    faults += [f"its vectors have {found:,} dimensions, the spec says {dim:,}" for found in sorted(odd)]
     return Glance(records=records, estimated=frozenset(estimated), sizes=sizes, faults=tuple(faults))

@@ -3,7 +3,8 @@
 NanoVectorDB writes `{"embedding_dim": …, "data": […], "matrix": "<base64>"}` and sometimes something small after
 it. The base64 text ends near the end of the file, and its beginning is the last byte before that end which is
 not base64. That is found by bisection: a look of `PROBE` bytes that is base64 throughout lies in the matrix. Where
-anything speaks against it, the file is searched from its end instead.
+anything speaks against it, the file is searched from its end instead. Whoever reads the matrix decodes all of it, so
+a file that misleads this (no LightRAG writes one) is refused there, never misread.
 """
 
 from __future__ import annotations
