@@ -155,6 +155,23 @@ def test_backend_status_tells_by_its_exit_code_what_is_wrong(project: Project) -
     assert "does not exist" in backend_status(project, code=2)["warnings"][0]
 
 
+def test_a_failed_migration_says_why(project: Project) -> None:
+    """Until the next apply: the reason of the failure and where to look."""
+    path = project.data / "kv_store_text_chunks.json"
+    text = path.read_text("utf-8")
+    path.write_text(text.replace('"tokens": ', '"tokens": "many", "was": ', 1), encoding="utf-8")
+    done = project.run("apply", "--auto-approve")
+    assert done.returncode == 4
+    move = backend_status(project)["migration"]
+    assert (move["state"], move["step"]) == ("failed", "validate.notes")
+    assert move["error"] in done.stderr
+    line = f"migration failed: {move['error']}  → hybridrag plan"
+    assert " ".join(line.split()) in " ".join(project.ok("status").split())
+    path.write_text(text, encoding="utf-8")
+    project.ok("apply", "--auto-approve")
+    assert backend_status(project)["migration"] is None
+
+
 def test_a_missing_index_and_a_missing_table_are_seen(project: Project) -> None:
     """Degraded when searches read everything, an error when LightRAG could not work at all."""
     project.ok("apply", "--auto-approve")

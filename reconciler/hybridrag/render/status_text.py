@@ -17,6 +17,11 @@ from .status_words import count, migration_words, size_remark, way_out
 from .units import size
 
 STYLES = {"healthy": "good", "degraded": "warn", "error": "bad"}
+_FOLLOWING = {
+    "running": ("good", ""),
+    "interrupted": ("warn", "  [next]→ hybridrag apply[/] goes on"),
+    "failed": ("bad", "  [next]→ hybridrag plan[/]"),
+}
 COUNTS = (
     ("doc_status", "documents"),
     ("entities", "entities"),
@@ -69,11 +74,8 @@ def remarks(database: DatabaseStatus, *, sizes: bool = True) -> list[str]:
     """What a user should know of a database beside its numbers, in markup, with the next command."""
     found = [f"[{STYLES[database.health]}]{escape(problem)}[/]" for problem in database.problems]
     if database.migration is not None:
-        style = "good" if database.migration.state == "running" else "warn"
-        line = f"[{style}]{escape(migration_words(database.migration))}[/]"
-        if database.migration.state != "running":
-            line += "  [next]→ hybridrag apply[/] goes on"
-        found.append(line)
+        style, following = _FOLLOWING[database.migration.state]
+        found.append(f"[{style}]{escape(migration_words(database.migration))}[/]{following}")
     elif database.wanted != database.backend:
         found.append(f"[warn]the spec wants {escape(database.wanted)}[/]  [next]→ hybridrag plan[/]")
     if sizes and database.oversized:

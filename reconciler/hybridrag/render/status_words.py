@@ -58,6 +58,8 @@ def migration_words(migration: Migration) -> str:
         if migration.eta_s is not None:
             told += f", {duration(migration.eta_s)} left"
         return f"migrating: {told}"
+    if migration.state == "failed" and migration.error:
+        return f"migration failed: {migration.error}"
     return f"migration {migration.state} ({told})"
 
 
