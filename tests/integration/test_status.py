@@ -20,10 +20,13 @@ import pytest
 
 import hybridrag
 from hybridrag.backends.json.counting import count_records
+from hybridrag.backends.postgres import glance
 from hybridrag.engine import status as look
 from hybridrag.journal import Registry, RegistryEntry, known_counts, progress
+from hybridrag.render.status_words import count
 from tests.conftest import ROOT, Project, clean_environment, digests
 from tests.support import big_database
+from tests.support.target import run_sql
 
 CONTRACT = {"database", "backend_type", "status", "metrics", "warnings"}
 METRICS = {
@@ -285,6 +288,24 @@ def test_many_databases_on_one_server_share_a_connection(
     assert sorted(opened) == ["hybridrag observe", "hybridrag status"]
     assert [item.health for item in found] == ["healthy"] * 12
     assert [sum(item.records.values()) for item in found] == [sum(counts(project.data).values())] + [0] * 11
+
+
+def test_big_tables_are_estimated_from_the_servers_statistics(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And called estimates; a workspace that the statistics do not know is counted."""
+    project.ok("apply", "--auto-approve")
+    world = hybridrag.load(project.folder / "hybridrag.yaml").world
+    run_sql(str(project.dsn), "ANALYZE", "SELECT 1")
+    monkeypatch.setattr(glance, "COUNTED", 0)
+    (found,) = asyncio.run(look(world)).databases
+    full = counts(project.data)
+    assert found.estimated == full.keys()
+    assert found.records == full
+    assert count(found, "nodes") == f"~{full['nodes']:,}"
+    stranger = world.backend("pg").store("", "stranger", world.database("notes").embedding)
+    (seen,) = asyncio.run(stranger.glance())
+    assert (set(seen.records.values()), seen.estimated) == ({0}, frozenset())
 
 
 def test_what_is_broken_hides_nothing_else(tmp_path: Path) -> None:
