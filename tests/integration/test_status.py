@@ -142,7 +142,9 @@ def test_backend_status_tells_by_its_exit_code_what_is_wrong(project: Project) -
         None,
     )
     assert "connection refused" in made["warnings"][0]
-    assert "connection refused" in project.run("backend", "status").stdout
+    shown = project.run("backend", "status").stdout
+    assert "connection refused" in shown
+    assert "→ start the server, or correct backends.pg.host" in shown
     health = project.run("health", "--json")
     assert health.returncode == 4
     report = json.loads(health.stdout)

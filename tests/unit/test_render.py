@@ -58,7 +58,7 @@ def test_names_with_markup_are_shown_as_they_are(word: str) -> None:
     show_plan(out, _plan(word))
     database = DatabaseStatus(
         database=word, backend=word, backend_type="json", wanted=f"other {word}", health="error",
-        problems=(f"problem {word}",), connected=False, latency_ms=None, records={"nodes": 1234, "entities": None},
+        problems=(f"problem {word}",), hint=f"do {word}", connected=False, latency_ms=None, records={"nodes": 1234, "entities": None},
         estimated=frozenset(), size=9, sizes={f"file {word}": 9}, thresholds=Thresholds(file_bytes=1, total_bytes=2),
         oversized=(f"file {word}", ""), move_to=f"target {word}",
         migration=Migration(state="interrupted", step="s", phase=f"phase {word}", records=1, total=2, bytes=3,
@@ -112,6 +112,7 @@ def test_names_with_markup_are_shown_as_they_are(word: str) -> None:
         f"file {word}",
         f"phase {word}",
         f"ill {word}",
+        f"→ do {word}",
         f"pending {word}",
         f"hybridrag migrate {word} --to target {word}",
         f"other {word}",

@@ -82,7 +82,7 @@ def _database_status() -> DatabaseStatus:
     move = Migration(state="running", step="migrate.n", phase="copying", records=1, total=2, bytes=3, rate=None,
                      eta_s=1.5, error=None)  # fmt: skip
     return DatabaseStatus(
-        database="n", backend="files", backend_type="json", wanted="pg", health="degraded", problems=("p",),
+        database="n", backend="files", backend_type="json", wanted="pg", health="degraded", problems=("p",), hint=None,
         connected=True, latency_ms=None, records={"nodes": 1, "entities": None, "chunks": 2000},
         estimated=frozenset({"chunks"}), size=9, sizes={"vdb_chunks.json": 9}, move_to="pg",
         thresholds=Thresholds(file_bytes=1, total_bytes=9), oversized=("vdb_chunks.json",), migration=move,

@@ -49,7 +49,7 @@ class DatabaseStatus:
     """One database. `health` is healthy, degraded or error; `problems` say why.
 
     `records` by namespace, None where not known; those in `estimated` are estimates. `size` is in bytes: all files,
-    or the whole database of the server that serves it; `sizes` by file. `oversized` names what is above the
+    or the whole database of the server that serves it; `sizes` by file. `hint`: what to do about a server that is down. `oversized` names what is above the
     thresholds, "" for the total. `move_to`: the backend to move it to because of that, None when there is none.
     """
 
@@ -59,6 +59,7 @@ class DatabaseStatus:
     wanted: str
     health: str
     problems: tuple[str, ...]
+    hint: str | None
     connected: bool
     latency_ms: float | None
     records: Mapping[str, int | None]
@@ -226,6 +227,7 @@ def _database(
         wanted=place.item.backend,
         health="error" if glance.problem else "degraded" if problems or oversized else "healthy",
         problems=problems,
+        hint=str(facts["hint"]) if facts.get("hint") and not in_files else None,
         connected=not glance.problem if in_files else bool(facts.get("reachable")),
         latency_ms=float(latency) if isinstance(latency, (int, float)) else None,
         records=glance.records,

@@ -73,6 +73,8 @@ def _table(out: Console, status: Status) -> None:
 def remarks(database: DatabaseStatus, *, sizes: bool = True) -> list[str]:
     """What a user should know of a database beside its numbers, in markup, with the next command."""
     found = [f"[{STYLES[database.health]}]{escape(problem)}[/]" for problem in database.problems]
+    if database.hint:
+        found.append(f"[next]→ {escape(database.hint)}[/]")
     if database.migration is not None:
         style, following = _FOLLOWING[database.migration.state]
         found.append(f"[{style}]{escape(migration_words(database.migration))}[/]{following}")

@@ -44,9 +44,20 @@ def warnings(database: DatabaseStatus) -> list[str]:
     return [*database.problems, *size_warnings(database)]
 
 
+_BEGUN = {
+    "validate": "checking the source",
+    "pause": "holding the source still",
+    "migrate": "preparing the target",
+    "verify": "comparing",
+    "switch": "switching",
+    "resume": "releasing the source",
+}
+"""A step that began, and has not counted anything yet."""
+
+
 def migration_words(migration: Migration) -> str:
     """How far a move is, or was when it ended; for people."""
-    told = migration.phase
+    told = _BEGUN.get(migration.phase, migration.phase)
     if migration.total:
         share = 100 * migration.records // migration.total
         told += f" {migration.records:,} of {migration.total:,} records ({share} %)"
