@@ -601,7 +601,7 @@ def test_what_only_the_copy_can_find_stops_it(project: Project) -> None:
         assert "switch" not in steps_begun(project)
         assert steps_begun(project)[-1] == "resume"
         assert serving(project) is None
-        assert "notes on files" in words(project.ok("status"))
+        assert "notes files" in words(project.ok("status"))
         for name, content in good.items():
             (project.data / name).write_bytes(content)
     assert "0 missing, 0 extra, 0 different" in apply(project).stdout

@@ -31,7 +31,7 @@ class Seen:
 
 async def observe(world: World, items: Sequence[Wanted]) -> Seen:
     """Facts of every backend and store that these databases use or want."""
-    pointer = RegistryPointer(world.registry)
+    pointer = RegistryPointer(world.registry.held())
     facts: dict[str, Facts] = {}
     details: dict[str, Facts] = {}
     current = {item.database: pointer.current(item.database) for item in items}

@@ -20,6 +20,7 @@ from hybridrag.model.plan import HazardKind, Plan, Step
 from hybridrag.model.wanted import Wanted
 
 from .planning import Planned
+from .recording import ProgressRecorder, counts_of
 from .world import RegistryPointer, World
 
 
@@ -76,6 +77,10 @@ class Run:
         run = self._report.run
         with Journal(self._world.journal_path) as journal, Lease(journal, f"{who()} {run}") as lease:
             journal.begin_run(run, who(), self._plan.spec_digest, self._plan.observation_digest)
+            for item in self._items.values():
+                if counts := counts_of(self._observation, f"store/{item.database}@json"):
+                    journal.put_counts(item.path, counts)
+            self._emit = ProgressRecorder(journal, run, self._items, self._emit)
             self._emit(
                 PlanReady(
                     run=run,

@@ -7,7 +7,7 @@ from typing import Any
 
 from hybridrag.errors import HybridragError
 from hybridrag.model.facts import Facts
-from hybridrag.model.ports import Embedding
+from hybridrag.model.ports import Embedding, KnownCounts
 from hybridrag.model.room import Room
 
 from .store import JsonStore
@@ -19,8 +19,9 @@ class JsonBackend:
     type = "json"
     provisioned = False
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, counts: KnownCounts) -> None:
         self.name = name
+        self._counts = counts
 
     async def observe(self) -> tuple[Facts, Facts]:
         return {"type": "json", "reachable": True}, {}
@@ -41,7 +42,7 @@ class JsonBackend:
         """Files need no server."""
 
     def store(self, path: str, workspace: str, embedding: Embedding) -> JsonStore:
-        return JsonStore(self.name, Path(path), embedding)
+        return JsonStore(self.name, Path(path), embedding, self._counts)
 
     def registry_config(self, workspace: str) -> dict[str, Any]:
         return {}

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import asyncpg
 
 from hybridrag.errors import PlanRefused
 from hybridrag.model.data import NAMESPACES, Batch
 from hybridrag.model.facts import Facts, digest_of
-from hybridrag.model.ports import Embedding, Examination, SchemaMaker, Selection
+from hybridrag.model.ports import Embedding, Examination, Glance, SchemaMaker, Selection, Store
 
 from .client import Endpoint, connection
 from .copy_binary import Decoder, RowSplitter
+from .glance import glance_workspaces
 from .ledger import Ledger
 from .observe import observe_store
 from .rows import Shape
@@ -117,6 +118,11 @@ class PostgresStore:
 
     async def observe(self) -> tuple[Facts, Facts]:
         return await observe_store(self._endpoint, self._workspace, self._embedding)
+
+    async def glance(self, others: Sequence[Store] = ()) -> list[Glance]:
+        mine = [self, *(other for other in others if isinstance(other, PostgresStore))]
+        places = [(store._workspace, store._embedding) for store in mine]
+        return await glance_workspaces(self._endpoint, places)
 
     def selection(self) -> Selection:
         return self._selection(self._workspace)
