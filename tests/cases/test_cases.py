@@ -68,7 +68,7 @@ def _observation(case: dict[str, Any], wanted: Sequence[Wanted]) -> Observation:
 def _plan(wanted: Sequence[Wanted], observation: Observation) -> Plan:
     found = {
         item.database: postgres_problems(
-            item.backend, observation.of(f"backend/{item.backend}"), item.embedding
+            item.backend, observation.of(f"backend/{item.backend}"), item.embedding, pool=10
         )
         for item in wanted
         if item.backend_type == "postgres"

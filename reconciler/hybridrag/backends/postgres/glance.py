@@ -10,7 +10,8 @@ import asyncpg
 from hybridrag.model.data import NAMESPACES
 from hybridrag.model.ports import Embedding, Glance
 
-from .client import Endpoint, connection
+from .client import connection
+from .endpoint import Endpoint
 from .tables import TABLES, table_name
 
 COUNTED = 1_000_000

@@ -12,8 +12,9 @@ from hybridrag.model.data import NAMESPACES, Batch
 from hybridrag.model.facts import Facts, digest_of
 from hybridrag.model.ports import Embedding, Examination, Glance, SchemaMaker, Selection, Store
 
-from .client import Endpoint, connection
+from .client import connection
 from .copy_binary import Decoder, RowSplitter
+from .endpoint import Endpoint
 from .glance import glance_workspaces
 from .ledger import Ledger
 from .observe import observe_store
