@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 
-from hybridrag.errors import HybridragError
+from hybridrag.errors import HybridragError, SpecInvalid
 from hybridrag.journal import open_pauses
 from hybridrag.model.facts import Facts, Observation
 from hybridrag.model.ports import Backend
@@ -78,10 +78,12 @@ async def observe(world: World, items: Sequence[Wanted]) -> Seen:
 
 
 def _registry_facts(world: World, pointer: RegistryPointer, item: Wanted, entry: Facts) -> Facts:
-    drifted = (
-        entry.get("backend") == item.backend
-        and not pointer.agrees(item.database, item.path, world.backend(item.backend), item.workspace)
-    ) or None
+    drifted = None
+    if entry.get("backend") == item.backend:
+        # A backend whose place cannot be resolved says so in its own facts.
+        with contextlib.suppress(SpecInvalid):
+            backend = world.backend(item.backend)
+            drifted = not pointer.agrees(item.database, item.path, backend, item.workspace) or None
     return {**entry, "drifted": drifted}
 
 

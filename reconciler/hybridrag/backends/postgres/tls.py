@@ -45,6 +45,8 @@ def lightrag_variables(tls: TlsSpec) -> dict[str, str]:
     if mode in ("verify-ca", "verify-full"):
         own = {f"POSTGRES_SSL_{name}": str(path) for name, path in files.items() if path}
         return {"POSTGRES_SSL_MODE": mode, **own}
+    if mode == "prefer" and not any(files.values()):
+        return {}  # asyncpg's default; a variable would outlive hybridrag.open() for nothing
     names = {"ROOT_CERT": "PGSSLROOTCERT", "CERT": "PGSSLCERT", "KEY": "PGSSLKEY"}
     return {"PGSSLMODE": mode, **{names[name]: str(path) for name, path in files.items() if path}}
 
