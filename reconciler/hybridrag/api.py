@@ -10,7 +10,7 @@ from typing import Any
 
 from hybridrag.adapters.lightrag_instance import build, claim_process, require_files, variables
 from hybridrag.assembly import assemble
-from hybridrag.engine import Planned, Run, RunReport, World, plan_world
+from hybridrag.engine import Planned, Run, RunReport, World, health, plan_world
 from hybridrag.errors import BackendUnavailable
 from hybridrag.model.events import Emit, Event
 from hybridrag.model.plan import HazardKind
@@ -98,16 +98,16 @@ class Backends:
         self._world = world
 
     async def health(self) -> dict[str, Any]:
-        """`{backend: {healthy, latency_ms, version, detail}, healthy}`."""
-        report: dict[str, Any] = {}
-        for name, backend in self._world.backends.items():
-            facts, details = await backend.observe()
-            report[name] = {
+        """`{backend: {healthy, latency_ms, version, detail}, healthy}`; `latency_ms` is the time to connect and log in."""
+        report: dict[str, Any] = {
+            name: {
                 "healthy": bool(facts.get("reachable")),
                 "latency_ms": details.get("latency_ms"),
                 "version": facts.get("version"),
                 "detail": facts.get("problem"),
             }
+            for name, (facts, details) in (await health(self._world)).items()
+        }
         return {**report, "healthy": all(entry["healthy"] for entry in report.values())}
 
 

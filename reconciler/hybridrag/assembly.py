@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from hybridrag.adapters.lightrag_process import LightRagSchema
@@ -11,6 +12,7 @@ from hybridrag.backends.json.spec import JsonSpec
 from hybridrag.backends.postgres.backend import PostgresBackend
 from hybridrag.backends.postgres.spec import PostgresSpec, TlsSpec
 from hybridrag.engine import World
+from hybridrag.journal import known_counts
 from hybridrag.model.ports import Backend, Embedding
 from hybridrag.model.wanted import Place, Wanted
 from hybridrag.spec import LoadedSpec
@@ -22,10 +24,11 @@ def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
     state = (state_folder or spec.resolve(environment.state.path)).absolute() / environment.environment
     secrets = Secrets(spec.environ, spec.base_dir)
     schema = LightRagSchema()
+    counts = functools.partial(known_counts, state / "journal.db")
     backends: dict[str, Backend] = {}
     for name, entry in environment.backends.items():
         if isinstance(entry, JsonSpec):
-            backends[name] = JsonBackend(name)
+            backends[name] = JsonBackend(name, counts)
         elif isinstance(entry, PostgresSpec):
             placed = entry.model_copy(update={"tls": _placed(entry.tls, spec)})
             backends[name] = PostgresBackend(
@@ -52,7 +55,7 @@ def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
         spec_files=tuple(str(path) for path in spec.files),
         wanted=wanted,
         backends=backends,
-        files=declared or JsonBackend("json"),
+        files=declared or JsonBackend("json", counts),
         state=state,
     )
 

@@ -83,7 +83,7 @@ def _observation(case: dict[str, Any], wanted: Sequence[Wanted]) -> Observation:
 def _plan(wanted: Sequence[Wanted], observation: Observation) -> Plan:
     found = {
         (item.database, place.name): postgres_problems(
-            place.name, observation.of(f"backend/{place.name}"), item.embedding
+            place.name, observation.of(f"backend/{place.name}"), item.embedding, pool=10
         )
         for item in wanted
         for place in item.places

@@ -6,11 +6,9 @@ import asyncio
 import base64
 import json
 import os
-import pwd
 import re
 import shutil
 import subprocess
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,6 +27,7 @@ from hybridrag.backends.postgres.embedded_place import free_port
 from hybridrag.cli import main
 from hybridrag.errors import PlanRefused
 from tests.conftest import DIM, EXAMPLE, Project, Server, clean_environment, digests, make_project
+from tests.support.plain_postgres import plain_postgres
 from tests.support.target import relations, rows_held, run_sql
 
 CANARY = "kanari-7Q!x"
@@ -445,41 +444,10 @@ def test_a_role_without_rights_is_told_what_to_ask_for(
 
 
 @pytest.fixture
-def plain_server(tmp_path: Path) -> Iterator[Server]:
+def plain_server() -> Iterator[Server]:
     """A Postgres without pgvector: Debian's programs, a throwaway cluster, an unprivileged account."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found or list(Path("/usr/share/postgresql").glob("*/extension/vector.control")):
-        pytest.skip("needs a Postgres without pgvector: apt-get install postgresql")
-    bin_folder = found[-1].parent
-    folder = Path(tempfile.mkdtemp(prefix="hybridrag-plain-"))
-    account: dict[str, Any] = {}
-    if os.geteuid() == 0:
-        nobody = pwd.getpwnam("nobody")
-        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-        account = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-    word = folder / "word"
-    word.write_text(CANARY)
-    word.chmod(0o644)
-    port = free_port()
-
-    def program(name: str, *args: str) -> None:
-        subprocess.run(
-            [str(bin_folder / name), "-D", str(folder / "data"), *args],
-            cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True, timeout=60, **account,
-        )  # fmt: skip
-
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-    try:
-        program(
-            "initdb", "-U", "owner", "--auth=scram-sha-256", f"--pwfile={word}", "-E", "UTF8", "--no-sync"
-        )
-        program("pg_ctl", "start", "-w", "-l", str(folder / "log"), "-o", options)
-        try:
-            yield Server("127.0.0.1", port, "owner", CANARY)
-        finally:
-            program("pg_ctl", "stop", "-m", "immediate")
-    finally:
-        shutil.rmtree(folder)
+    with plain_postgres(CANARY) as plain:
+        yield Server("127.0.0.1", plain.port, "owner", CANARY)
 
 
 def test_a_server_without_pgvector_is_refused(tmp_path: Path, plain_server: Server) -> None:
@@ -601,7 +569,7 @@ def test_what_only_the_copy_can_find_stops_it(project: Project) -> None:
         assert "switch" not in steps_begun(project)
         assert steps_begun(project)[-1] == "resume"
         assert serving(project) is None
-        assert "notes on files" in words(project.ok("status"))
+        assert "notes files" in words(project.ok("status"))
         for name, content in good.items():
             (project.data / name).write_bytes(content)
     assert "0 missing, 0 extra, 0 different" in apply(project).stdout

@@ -18,16 +18,11 @@ import asyncpg
 import pytest
 import yaml
 
-from hybridrag.backends.postgres.spec import PostgresSpec
 from hybridrag.journal import Journal, Lease
 from tests.conftest import EXAMPLE, Project, clean_environment, digests
 from tests.support.target import run_sql
 
 PASSWORD = "p@cAn4ry0wl"
-needs_connection_string = pytest.mark.skipif(
-    "connection_string" not in PostgresSpec.model_fields,
-    reason="needs connection_string in the spec of a Postgres backend, which is not merged yet",
-)
 
 
 @pytest.fixture
@@ -348,7 +343,6 @@ def at_a_terminal(project: Project, answer: str, code: int, *argv: str) -> str:
     return said
 
 
-@needs_connection_string
 @pytest.mark.parametrize("how", ["literal", "stdin", "env", "file"])
 def test_a_connection_string_is_never_written_into_the_spec(project: Project, how: str) -> None:
     """A reference is kept as one; the string itself goes to a private file; only a literal is warned of."""
@@ -378,7 +372,6 @@ def test_a_connection_string_is_never_written_into_the_spec(project: Project, ho
     project.ok("plan", TEST_DSN=dsn)
 
 
-@needs_connection_string
 def test_a_connection_string_that_does_not_connect(project: Project) -> None:
     """Exit 3, and no file of it is left."""
     wants_json(project)

@@ -95,6 +95,8 @@ LOOKS = (
     ("verify", "notes"),
     ("status", "--json"),
     ("health",),
+    ("backend", "status"),
+    ("backend", "status", "notes", "--json"),
 )
 
 

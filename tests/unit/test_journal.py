@@ -15,7 +15,18 @@ from pathlib import Path
 import pytest
 
 from hybridrag.errors import LeaseHeld
-from hybridrag.journal import Journal, JournalUnreadable, Lease, last_run, lease, open_pauses
+from hybridrag.journal import (
+    Journal,
+    JournalUnreadable,
+    Lease,
+    is_running,
+    known_counts,
+    last_run,
+    lease,
+    open_pauses,
+    progress,
+)
+from hybridrag.model.events import Progress
 from tests.conftest import digests
 
 HOLDER = """
@@ -232,3 +243,82 @@ def test_a_journal_that_is_none_is_refused_and_left_as_it_is(tmp_path: Path) -> 
         assert "move the file away" in (caught.value.hint or "")
     assert (last_run(garbage), open_pauses(garbage), last_run(newer)) == (None, [], None)
     assert digests(tmp_path) == before
+
+
+FIRST_VERSION = """
+CREATE TABLE lease (
+    id INTEGER PRIMARY KEY CHECK (id = 1), owner TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,
+    process TEXT NOT NULL, acquired REAL NOT NULL, expires REAL NOT NULL, fence INTEGER NOT NULL);
+CREATE TABLE run (
+    id TEXT PRIMARY KEY, started REAL NOT NULL, finished REAL, who TEXT NOT NULL, spec_digest TEXT NOT NULL,
+    observation_digest TEXT NOT NULL, outcome TEXT, error TEXT);
+CREATE TABLE step (
+    run TEXT NOT NULL REFERENCES run (id), step TEXT NOT NULL, started REAL NOT NULL, finished REAL,
+    outcome TEXT, detail TEXT, PRIMARY KEY (run, step));
+CREATE TABLE source_digest (
+    migration TEXT NOT NULL, namespace TEXT NOT NULL, buckets BLOB NOT NULL, PRIMARY KEY (migration, namespace));
+CREATE TABLE pause (
+    database TEXT PRIMARY KEY, run TEXT NOT NULL, fingerprint TEXT, opened REAL NOT NULL);
+INSERT INTO lease VALUES (1, 'o', 'h', 1, 'p', 1.0, 0, 41);
+INSERT INTO run VALUES ('r1', 1.0, 2.0, 'me', 's', 'o', 'failed', 'why');
+INSERT INTO source_digest VALUES ('m', 'nodes', x'0102');
+INSERT INTO pause VALUES ('notes', 'r1', 'fp', 1.0);
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_journal_of_the_first_version_is_kept_and_extended(tmp_path: Path) -> None:
+    """Read as it is by those who only look; the next apply adds what is new and loses nothing; twice is once."""
+    path = tmp_path / "journal.db"
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.executescript(FIRST_VERSION)
+    before = digests(tmp_path)
+    assert (progress(path), known_counts(path, "f"), is_running(path)) == ({}, {}, False)
+    run = last_run(path)
+    assert run is not None
+    assert (run.id, open_pauses(path)) == ("r1", ["notes"])
+    assert digests(tmp_path) == before
+    for fence in (42, 43):
+        with Journal(path) as journal, Lease(journal, "me") as held:
+            assert held.fence == fence
+            assert journal.pause_of("notes") == ("r1", "fp")
+            assert journal.digests("m") == {"nodes": b"\x01\x02"}
+            journal.put_counts("f", {"nodes": ("g 1 2 3", 7)})
+        assert known_counts(path, "f") == {"nodes": ("g 1 2 3", 7)}
+    assert last_run(path) == run
+
+
+def test_progress_is_of_the_newest_run_of_each_database_and_tells_whether_it_lives(tmp_path: Path) -> None:
+    """Read while it is written, and after a kill, without changing a byte."""
+    path = tmp_path / "journal.db"
+    assert (progress(path), is_running(path)) == ({}, False)
+    with holder(path) as process:
+        with Journal(path) as journal:
+            for records in (10, 20):
+                told = Progress(step="migrate.notes", phase="copying", records=records, total=100, bytes=5, rate=2.5,
+                                eta_s=32.0)  # fmt: skip
+                journal.put_progress("notes", "r1", told)
+        before = digests(tmp_path)
+        found = progress(path)
+        assert list(found) == ["notes"]
+        record = found["notes"]
+        assert (record.run, record.records, record.eta_s, record.outcome) == ("r1", 20, 32.0, None)
+        assert is_running(path)
+        process.kill()
+        process.wait(10)
+        assert not is_running(path)
+        assert digests(tmp_path) == before
+    with Journal(path) as journal:
+        journal.begin_run("r2", "me", "s", "o")
+    assert progress(path)["notes"].outcome == "killed"
+
+
+def test_counts_of_a_folder_replace_each_other_as_a_set(tmp_path: Path) -> None:
+    """A namespace that was not counted again is not remembered, and other folders keep theirs."""
+    path = tmp_path / "journal.db"
+    with Journal(path) as journal:
+        journal.put_counts("a", {"nodes": ("x", 1), "edges": ("x", 2)})
+        journal.put_counts("b", {"nodes": ("y", 3)})
+        journal.put_counts("a", {"nodes": ("z", 4)})
+    assert known_counts(path, "a") == {"nodes": ("z", 4)}
+    assert known_counts(path, "b") == {"nodes": ("y", 3)}

@@ -21,7 +21,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from nano_vectordb.dbs import load_storage, normalize
 
-from hybridrag.backends.json.files import FILES, GRAPH_FILE, count_records, file_of
+from hybridrag.backends.json.counting import count_records
+from hybridrag.backends.json.files import FILES, GRAPH_FILE, file_of
 from hybridrag.backends.json.graphml import edge_key
 from hybridrag.backends.json.store import JsonReader, JsonStore
 from hybridrag.backends.json.surrogates import SurrogateWatch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,15 +12,17 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from hybridrag.engine import Status
-from hybridrag.engine.status import BackendStatus, DatabaseStatus
+from hybridrag.engine.status import BackendStatus, DatabaseStatus, Migration
 from hybridrag.journal import RunRecord
 from hybridrag.model.data import Slot
 from hybridrag.model.events import PlanReady, Progress, RunDone, StepDone, StepFailed, StepStarted, Warned
 from hybridrag.model.plan import Hazard, HazardKind, Move, Plan, Step
+from hybridrag.model.wanted import Thresholds
 from hybridrag.render.console import THEME, console
 from hybridrag.render.plan_text import show_plan
 from hybridrag.render.run_text import RunDisplay
-from hybridrag.render.status_text import show_status
+from hybridrag.render.status_one import show_database
+from hybridrag.render.status_text import show_health, show_status
 from hybridrag.render.units import duration, plural, size
 
 HOSTILE = st.sampled_from(
@@ -63,8 +66,17 @@ def test_names_with_markup_are_shown_as_they_are(word: str) -> None:
     """In a plan, a status and a run, wherever a name, a path or a server's own words may stand."""
     out = plain()
     show_plan(out, _plan(word))
-    database = DatabaseStatus(database=word, backend=word, backend_type=word, wanted=f"other {word}", health="error",
-                              problem=f"problem {word}", records={"nodes": 1234}, size=9, migration=None)  # fmt: skip
+    database = DatabaseStatus(
+        database=word, backend=word, backend_type="json", wanted=f"other {word}", health="error",
+        problems=(f"problem {word}",), hint=f"do {word}", connected=False, latency_ms=None, records={"nodes": 1234, "entities": None},
+        estimated=frozenset(), size=9, sizes={f"file {word}": 9}, thresholds=Thresholds(file_bytes=1, total_bytes=2),
+        oversized=(f"file {word}", ""), move_to=f"target {word}",
+        migration=Migration(state="interrupted", step="s", phase=f"phase {word}", records=1, total=2, bytes=3,
+                            rate=None, eta_s=None, error=None),
+    )  # fmt: skip
+    show_database(out, database, verbose=True)
+    show_health(out, {word: {"healthy": False, "latency_ms": 1.5, "version": word, "detail": f"ill {word}"}})
+    pending = replace(database, database=f"pending {word}", migration=None)
     facts: dict[str, Any] = {
         "reachable": True,
         "version": f"16 {word}",
@@ -78,7 +90,15 @@ def test_names_with_markup_are_shown_as_they_are(word: str) -> None:
     )
     run = RunRecord(id="r1", started=0.0, finished=1.0, who=f"{word}@host", outcome="failed", error=word)
     show_status(
-        out, Status(environment=word, databases=(database,), backends=backends, last_run=run, paused=(word,))
+        out,
+        Status(
+            environment=word,
+            databases=(database, pending),
+            backends=backends,
+            last_run=run,
+            running=False,
+            paused=(word,),
+        ),
     )
     with RunDisplay(out) as display:
         for event in (
@@ -99,6 +119,12 @@ def test_names_with_markup_are_shown_as_they_are(word: str) -> None:
         f"in place {word}",
         f"careful {word}",
         f"problem {word}",
+        f"file {word}",
+        f"phase {word}",
+        f"ill {word}",
+        f"→ do {word}",
+        f"pending {word}",
+        f"hybridrag migrate {word} --to target {word}",
         f"other {word}",
         f"16 {word}",
         f"down {word}",

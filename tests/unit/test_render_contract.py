@@ -10,14 +10,16 @@ import jsonschema
 import pytest
 
 from hybridrag.engine import Status
-from hybridrag.engine.status import BackendStatus, DatabaseStatus
+from hybridrag.engine.status import BackendStatus, DatabaseStatus, Migration
 from hybridrag.journal import RunRecord
 from hybridrag.model import events
 from hybridrag.model.data import Slot
 from hybridrag.model.facts import Observation
 from hybridrag.model.plan import Hazard, HazardKind, Move, Plan, Step
+from hybridrag.model.wanted import Thresholds
 from hybridrag.planner import to_file
 from hybridrag.render import contract
+from hybridrag.render.status_contract import database_json
 from hybridrag.render.status_json import status_json
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
@@ -86,18 +88,38 @@ def _plan() -> dict[str, Any]:
     return made
 
 
+def _database_status() -> DatabaseStatus:
+    move = Migration(state="running", step="migrate.n", phase="copying", records=1, total=2, bytes=3, rate=None,
+                     eta_s=1.5, error=None)  # fmt: skip
+    return DatabaseStatus(
+        database="n", backend="files", backend_type="json", wanted="pg", health="degraded", problems=("p",), hint=None,
+        connected=True, latency_ms=None, records={"nodes": 1, "entities": None, "chunks": 2000},
+        estimated=frozenset({"chunks"}), size=9, sizes={"vdb_chunks.json": 9}, move_to="pg",
+        thresholds=Thresholds(file_bytes=1, total_bytes=9), oversized=("vdb_chunks.json",), migration=move,
+    )  # fmt: skip
+
+
 def _status() -> dict[str, Any]:
-    database = DatabaseStatus(database="n", backend="pg", backend_type="postgres", wanted="pg", health="error",
-                              problem="p", records={"nodes": 1}, size=None, migration="verified")  # fmt: skip
+    database = _database_status()
     backend = BackendStatus(name="pg", type="postgres", facts={"type": "postgres", "reachable": False, "port": None},
                             details={"latency_ms": 1.5})  # fmt: skip
     run = RunRecord(id="r", started=1.5, finished=None, who="me@here", outcome=None, error=None)
     return status_json(
-        Status(environment="dev", databases=(database,), backends=(backend,), last_run=run, paused=("n",))
+        Status(
+            environment="dev",
+            databases=(database,),
+            backends=(backend,),
+            last_run=run,
+            running=False,
+            paused=("n",),
+        )
     )
 
 
-@pytest.mark.parametrize(("name", "document"), [("plan", _plan()), ("status", _status())])
+@pytest.mark.parametrize(
+    ("name", "document"),
+    [("plan", _plan()), ("status", _status()), ("backend-status", database_json(_database_status()))],
+)
 def test_an_output_fits_and_any_other_shape_does_not(name: str, document: dict[str, Any]) -> None:
     """A key missing at the top, one that is new, or one of another type, is noticed."""
     assert wrong(name, document) == []

@@ -19,7 +19,7 @@ from hybridrag.errors import NotFound, PlanRefused
 from hybridrag.model.ports import Embedding, Selection
 
 FOREIGN = re.compile(
-    r"^(POSTGRES_|LIGHTRAG_|NEO4J_|MONGO|MILVUS_|QDRANT_|REDIS_|MEMGRAPH_|OPENSEARCH_)|^(\w+_)?WORKSPACE$|"
+    r"^(POSTGRES_|PGSSL|PGTARGETSESSIONATTRS|LIGHTRAG_|NEO4J_|MONGO|MILVUS_|QDRANT_|REDIS_|MEMGRAPH_|OPENSEARCH_)|^(\w+_)?WORKSPACE$|"
     r"^(WORKING_DIR|INPUT_DIR|LOG_DIR|EMBEDDING_DIM|EMBEDDING_MODEL)$"
 )
 """Variables that would steer LightRAG away from the store it is meant for."""
@@ -83,7 +83,7 @@ def load_modules(selection: Selection) -> None:
 
 @contextlib.asynccontextmanager
 async def variables(selection: Selection) -> AsyncIterator[None]:
-    """Set the store's variables for a block, and put the old ones back."""
+    """Set the store's variables for a block, and put the old ones back, all but those of TLS."""
     wanted = {**selection.variables, **{name: get() for name, get in selection.secrets.items()}}
     load_modules(selection)  # before the block: what a .env adds must not steer LightRAG within it
     async with _guard:
@@ -96,6 +96,8 @@ async def variables(selection: Selection) -> AsyncIterator[None]:
         finally:
             os.environ.clear()
             os.environ.update(before)
+            # asyncpg reads these for each new connection of LightRAG's pool, which grows later.
+            os.environ.update({k: v for k, v in wanted.items() if k.startswith("PGSSL")})
 
 
 def require_files(selection: Selection) -> None:

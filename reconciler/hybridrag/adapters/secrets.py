@@ -49,7 +49,7 @@ class Secrets:
                 argv,
                 cwd=self._base_dir,
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
                 timeout=COMMAND_TIMEOUT_S,
                 check=False,
             )
@@ -62,7 +62,8 @@ class Secrets:
 
     @staticmethod
     def _first_line(text: str, used_by: str) -> str:
-        line = text.splitlines()[0] if text else ""
+        # Not splitlines(), which also ends a line at characters that a password may hold.
+        line = text.partition("\n")[0].removesuffix("\r")
         if not line:
             raise SpecInvalid(
                 f"{used_by} refers to an empty secret", hint="its first line must hold the value"

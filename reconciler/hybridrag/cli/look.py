@@ -32,6 +32,7 @@ def status(settings: Settings, databases: tuple[str, ...]) -> None:
 def health(settings: Settings) -> None:
     """Every backend at once."""
     from hybridrag.api import connect
+    from hybridrag.render.status_text import show_health
 
     env = settings.environment()
 
@@ -43,11 +44,7 @@ def health(settings: Settings) -> None:
     if settings.json:
         settings.print_json(report)
     else:
-        out = settings.out()
-        for name, entry in report.items():
-            if isinstance(entry, dict):
-                state = "[good]healthy[/]" if entry["healthy"] else f"[bad]unhealthy[/]  {entry['detail']}"
-                out.print(f"{name}  {state}")
+        show_health(settings.out(), report)
     if not report["healthy"]:
         raise click.exceptions.Exit(4)
 

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from .planning import Planned, plan_world
 from .running import Run, RunReport
-from .status import Status, status
+from .status import Status, health, status
 from .verifying import verify_database
 from .world import World
 
-__all__ = ["Planned", "Run", "RunReport", "Status", "World", "plan_world", "status", "verify_database"]
+__all__ = [
+    "Planned",
+    "Run",
+    "RunReport",
+    "Status",
+    "World",
+    "health",
+    "plan_world",
+    "status",
+    "verify_database",
+]

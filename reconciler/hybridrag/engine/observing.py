@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 
-from hybridrag.errors import HybridragError
+from hybridrag.errors import HybridragError, SpecInvalid
 from hybridrag.journal import open_pauses
 from hybridrag.model.facts import Facts, Observation
 from hybridrag.model.ports import Backend
@@ -15,6 +15,7 @@ from hybridrag.model.room import Room
 from hybridrag.model.wanted import Wanted
 from hybridrag.planner import JSON, Part, parts_of, store_thing
 
+from .pointer import RegistryPointer
 from .world import World
 
 STORE_TIMEOUT_S = 60.0
@@ -34,6 +35,7 @@ class Seen:
 
 async def observe(world: World, items: Sequence[Wanted]) -> Seen:
     """Facts of every backend and store that these databases use or want."""
+    pointer = world.pointer.held()
     facts: dict[str, Facts] = {}
     details: dict[str, Facts] = {}
     current = {item.database: world.pointer.current(item.database) for item in items}
@@ -78,7 +80,7 @@ async def observe(world: World, items: Sequence[Wanted]) -> Seen:
     await asyncio.gather(*questions)
     for item in items:
         facts[f"registry/{item.database}"] = _registry_facts(
-            world, item, parts[item.database], current[item.database]
+            world, pointer, item, parts[item.database], current[item.database]
         )
     for name in set(open_pauses(world.journal_path)) & current.keys():
         facts[f"journal/{name}"] = {"paused": True}
@@ -91,12 +93,16 @@ def _ends(part: Part) -> list[str]:
     return list(dict.fromkeys((part.source, target)))
 
 
-def _registry_facts(world: World, item: Wanted, parts: Sequence[Part], entry: Facts) -> Facts:
+def _registry_facts(
+    world: World, pointer: RegistryPointer, item: Wanted, parts: Sequence[Part], entry: Facts
+) -> Facts:
     """The entry, and whether it tells another address of the place in use than the spec."""
     drifted = None
     if all(part.in_place for part in parts) and (entry.get("backend") or entry.get("slot/kv")):
         placement = {slot: world.backend(place.name) for slot, place in item.placement.items()}
-        drifted = not world.pointer.agrees(item.database, item.path, placement, item.workspace) or None
+        # A backend whose place cannot be resolved says so in its own facts.
+        with contextlib.suppress(SpecInvalid):
+            drifted = not pointer.agrees(item.database, item.path, placement, item.workspace) or None
     return {**entry, "drifted": drifted}
 
 

@@ -23,6 +23,10 @@ class RegistryPointer:
         self._backends = backends
         self._files = files
 
+    def held(self) -> RegistryPointer:
+        """The same over the registry as it is now, read once; for looking at many databases."""
+        return RegistryPointer(self._registry.held(), self._backends, self._files)
+
     def current(self, database: str) -> Facts:
         """The entry as facts; the spec's type of a backend counts where it declares it."""
         facts = dict(facts_of(self._registry.read().databases.get(database)))

@@ -23,6 +23,7 @@ from hybridrag.model.wanted import Wanted
 from hybridrag.planner import store_thing
 
 from .planning import Planned
+from .recording import ProgressRecorder, counts_of
 from .world import World, served_by
 
 
@@ -78,6 +79,10 @@ class Run:
         run = self._report.run
         with Journal(self._world.journal_path) as journal, Lease(journal, f"{who()} {run}") as lease:
             journal.begin_run(run, who(), self._plan.spec_digest, self._plan.observation_digest)
+            for item in self._items.values():
+                if counts := counts_of(self._observation, item.database):
+                    journal.put_counts(item.path, counts)
+            self._emit = ProgressRecorder(journal, run, self._items, self._emit)
             self._emit(
                 PlanReady(
                     run=run,

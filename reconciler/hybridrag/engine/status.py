@@ -1,31 +1,77 @@
-"""Status: what each database uses now, its size and health, and the last run. Read-only."""
+"""Status: what each database uses now, its size and health, and the last run. Read-only, and quick at any size."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hybridrag.journal import RunRecord, last_run, open_pauses
-from hybridrag.model.data import NAMESPACES
+from hybridrag.errors import HybridragError
+from hybridrag.journal import (
+    ProgressRecord,
+    RunRecord,
+    is_running,
+    last_run,
+    open_pauses,
+    progress,
+)
+from hybridrag.model.data import Slot, streams_of
 from hybridrag.model.facts import Facts
+from hybridrag.model.ports import Glance, Store
+from hybridrag.model.wanted import Thresholds, Wanted, in_words
+from hybridrag.planner import JSON, in_use
 
-from .observing import observe
 from .world import World
+
+PATIENCE_S = 20.0
+Look = tuple[Facts, Facts]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Migration:
+    """A move that runs, or did not come to its end: `state` is running, interrupted or failed.
+
+    `rate` is records per second, `eta_s` seconds; None while unknown. `total` is 0 where nothing is counted.
+    """
+
+    state: str
+    step: str
+    phase: str
+    records: int
+    total: int
+    bytes: int
+    rate: float | None
+    eta_s: float | None
+    error: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseStatus:
-    """One database. `health` is healthy, degraded or error; `size` is in bytes, None where it is not known."""
+    """One database. `health` is healthy, degraded or error; `problems` say why.
+
+    `records` by namespace, None where not known; those in `estimated` are estimates. `size` is in bytes: all files,
+    or the whole database of the server that serves it; `sizes` by file. `hint`: what to do about a server that is down. `oversized` names what is above the
+    thresholds, "" for the total. `move_to`: the backend to move it to because of that, None when there is none.
+    """
 
     database: str
     backend: str
     backend_type: str
     wanted: str
     health: str
-    problem: str | None
-    records: dict[str, int]
+    problems: tuple[str, ...]
+    hint: str | None
+    connected: bool
+    latency_ms: float | None
+    records: Mapping[str, int | None]
+    estimated: frozenset[str]
     size: int | None
-    migration: str | None
+    sizes: Mapping[str, int]
+    thresholds: Thresholds
+    oversized: tuple[str, ...]
+    move_to: str | None
+    migration: Migration | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,72 +86,225 @@ class BackendStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
+    """The whole answer. `running`: an apply holds the lease right now."""
+
     environment: str
     databases: tuple[DatabaseStatus, ...]
     backends: tuple[BackendStatus, ...]
     last_run: RunRecord | None
+    running: bool
     paused: tuple[str, ...] = field(default=())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where some slots of a database are now."""
+
+    item: Wanted
+    backend: str
+    type: str
+    slots: frozenset[Slot]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.item.database, self.backend
+
+
 async def status(world: World, names: Iterable[str] = ()) -> Status:
-    """Look at everything; nothing that is broken hides the rest."""
+    """Look at everything; nothing that is broken hides the rest, and a dead server costs its time once."""
     items = world.chosen(names)
-    observation = (await observe(world, items)).observation
+    places = {item.database: _places(world, item) for item in items}
+    every = [place for group in places.values() for place in group]
+    wanted = {place.name for item in items for place in item.places} | {place.backend for place in every}
+    files = [place for place in every if place.type == JSON]
+    servers, in_files = await asyncio.gather(
+        _servers(world, sorted(wanted & world.backends.keys())),
+        asyncio.gather(*(_asked([world.store(place.item, JSON, place.slots)]) for place in files)),
+    )
+    serving = {place.key: found[0] for place, found in zip(files, in_files, strict=True)}
+    targets = await _on_servers(world, every, servers, serving)
+    live = is_running(world.journal_path)
+    records = progress(world.journal_path)
+    elsewhere = next((name for name, backend in world.backends.items() if backend.type != JSON), None)
     databases = []
     for item in items:
-        entry = observation.of(f"registry/{item.database}")
-        named = entry.get("backend")
-        serving = str(named) if named else world.files.name
-        kind = str(entry.get("backend_type") or "json")
-        thing = f"store/{item.database}@{'json' if kind == 'json' else serving}"
-        facts = observation.of(thing)
-        server = observation.of(f"backend/{serving}")
-        problem = _problem(facts, server, kind)
-        target = observation.of(f"store/{item.database}@{item.places[0].name}")
-        size = facts.get("bytes")
+        group = places[item.database]
+        glances = [(place, serving.get(place.key) or _unanswered(place, servers)) for place in group]
         databases.append(
-            DatabaseStatus(
-                database=item.database,
-                backend=serving,
-                backend_type=kind,
-                wanted=", ".join(place.name for place in item.places),
-                health="error" if problem else "healthy",
-                problem=problem,
-                records={n.name: _int(facts, n.name) for n in NAMESPACES},
-                size=size if isinstance(size, int) else None,
-                migration=str(target["state"]) if target.get("state") else None,
+            _database(
+                item,
+                glances,
+                servers,
+                next((place.name for place in item.places if place.type != JSON), elsewhere),
+                _migration(item, group, records.get(item.database), targets.get(item.database), live),
             )
         )
-    backends = tuple(
-        BackendStatus(
-            name=thing.partition("/")[2],
-            type=str(facts.get("type")),
-            facts=facts,
-            details=observation.detail(thing),
-        )
-        for thing, facts in sorted(observation.facts.items())
-        if thing.startswith("backend/")
-    )
     return Status(
         environment=world.environment,
         databases=tuple(databases),
-        backends=backends,
+        backends=tuple(
+            BackendStatus(name=name, type=world.backend(name).type, facts=facts, details=details)
+            for name, (facts, details) in servers.items()
+        ),
         last_run=last_run(world.journal_path),
+        running=live,
         paused=tuple(open_pauses(world.journal_path)),
     )
 
 
-def _problem(facts: Facts, server: Facts, kind: str) -> str | None:
-    if kind != "json" and not server.get("reachable"):
-        return str(server.get("problem") or "its backend is not in the spec")
-    for name, value in facts.items():
-        if name.startswith("damaged/"):
-            return f"{name[8:]}: {value}"
-    if not facts.get("exists", True) or facts.get("problem"):
-        return str(facts.get("missing") or facts.get("problem"))
-    return None
+async def health(world: World) -> dict[str, Look]:
+    """(facts, details) of every declared backend, all at once."""
+    return await _servers(world, list(world.backends))
 
 
-def _int(facts: Facts, namespace: str) -> int:
-    value = facts.get(f"records/{namespace}")
-    return value if isinstance(value, int) else 0
+def _places(world: World, item: Wanted) -> list[_Place]:
+    """The backends that serve a database, as the registry has it; one, unless its slots lie apart."""
+    entry = world.pointer.current(item.database)
+    current = in_use(entry)
+    found = []
+    for name in dict.fromkeys(current.values()):
+        known = world.backends.get(name)
+        kind = JSON if name == JSON else known.type if known else str(entry.get("backend_type"))
+        slots = frozenset(slot for slot in Slot if current[slot] == name)
+        found.append(
+            _Place(item=item, backend=world.files.name if name == JSON else name, type=kind, slots=slots)
+        )
+    return found
+
+
+async def _servers(world: World, names: Sequence[str]) -> dict[str, Look]:
+    async def ask(name: str) -> Look:
+        kind = world.backend(name).type
+        try:
+            return await asyncio.wait_for(world.backend(name).observe(), PATIENCE_S)
+        except asyncio.TimeoutError:
+            problem, hint = f'backend "{name}" did not answer within {PATIENCE_S:.0f} s', None
+        except HybridragError as error:
+            problem, hint = error.what, error.hint
+        except OSError as error:
+            problem, hint = f'backend "{name}" cannot be asked: {error}', None
+        return {"type": kind, "reachable": False, "problem": problem, "hint": hint}, {}
+
+    return dict(zip(names, await asyncio.gather(*map(ask, names)), strict=True))
+
+
+async def _on_servers(
+    world: World,
+    places: Sequence[_Place],
+    servers: Mapping[str, Look],
+    serving: dict[tuple[str, str], Glance],
+) -> dict[str, Glance]:
+    """Ask each server once for all its databases; adds to `serving`, returns those that are wanted elsewhere."""
+    asked: dict[str, dict[str, Store]] = defaultdict(dict)
+    for place in places:
+        for name, slots in ((place.backend, place.slots), *_wanted_on(place.item)):
+            known = world.backends.get(name)
+            if known and known.type != JSON and servers[name][0].get("reachable"):
+                asked[name].setdefault(place.item.database, world.store(place.item, name, slots))
+    answers = await asyncio.gather(*(_asked(list(group.values())) for group in asked.values()))
+    serves = {place.key for place in places}
+    targets: dict[str, Glance] = {}
+    for (name, group), glances in zip(asked.items(), answers, strict=True):
+        for database, glance in zip(group, glances, strict=True):
+            if (database, name) in serves:
+                serving[database, name] = glance
+            elif database not in targets or targets[database].state is None:
+                targets[database] = glance
+    return targets
+
+
+def _wanted_on(item: Wanted) -> list[tuple[str, frozenset[Slot]]]:
+    return [
+        (place.name, frozenset(slot for slot in Slot if item.placement[slot].name == place.name))
+        for place in item.places
+    ]
+
+
+async def _asked(stores: Sequence[Store]) -> list[Glance]:
+    """Glances of stores of one backend; why there is none stands in each of them."""
+    try:
+        return await asyncio.wait_for(stores[0].glance(stores[1:]), PATIENCE_S)
+    except asyncio.TimeoutError:
+        problem = f'backend "{stores[0].backend}" did not answer within {PATIENCE_S:.0f} s'
+    except HybridragError as error:
+        problem = error.what
+    return [Glance(problem=problem) for _ in stores]
+
+
+def _unanswered(place: _Place, servers: Mapping[str, Look]) -> Glance:
+    facts, _ = servers.get(place.backend, ({}, {}))
+    return Glance(problem=str(facts.get("problem") or f'its backend "{place.backend}" is not in the spec'))
+
+
+def _database(
+    item: Wanted,
+    glances: Sequence[tuple[_Place, Glance]],
+    servers: Mapping[str, Look],
+    move_to: str | None,
+    migration: Migration | None,
+) -> DatabaseStatus:
+    places = [place for place, _ in glances]
+    looks = {place.backend: servers.get(place.backend, ({}, {})) for place in places if place.type != JSON}
+    sizes = {name: size for _, glance in glances for name, size in glance.sizes.items()}
+    on_server = [details.get("bytes") for _, details in looks.values()]
+    known = [sum(sizes.values()), *(size for size in on_server if isinstance(size, int))]
+    told = [details.get("latency_ms") for _, details in looks.values()]
+    latencies = [float(value) for value in told if isinstance(value, (int, float))]
+    oversized = _oversized(sizes, item.thresholds)
+    broken = [glance.problem for _, glance in glances if glance.problem]
+    problems = (*broken, *(fault for _, glance in glances for fault in glance.faults))
+    types = {place.type for place in places}
+    return DatabaseStatus(
+        database=item.database,
+        backend=in_words({slot: place.backend for slot in Slot for place in places if slot in place.slots}),
+        backend_type=types.pop() if len(types) == 1 else "mixed",
+        wanted=item.backend,
+        health="error" if broken else "degraded" if problems or oversized else "healthy",
+        problems=problems,
+        hint=next((str(facts["hint"]) for facts, _ in looks.values() if facts.get("hint")), None),
+        connected=not broken and all(facts.get("reachable") for facts, _ in looks.values()),
+        latency_ms=max(latencies, default=None),
+        records={
+            name: glance.records.get(name) for place, glance in glances for name in streams_of(place.slots)
+        },
+        estimated=frozenset().union(*(glance.estimated for _, glance in glances)),
+        size=sum(known) if sizes or len(known) > 1 else None,
+        sizes=sizes,
+        thresholds=item.thresholds,
+        oversized=oversized,
+        move_to=move_to,
+        migration=migration,
+    )
+
+
+def _oversized(sizes: Mapping[str, int], thresholds: Thresholds) -> tuple[str, ...]:
+    """Files above their threshold, and "" when all of them together are above theirs."""
+    files = [name for name, size in sizes.items() if size > thresholds.file_bytes]
+    return (*files, *([""] if sum(sizes.values()) > thresholds.total_bytes else []))
+
+
+def _migration(
+    item: Wanted, places: Sequence[_Place], record: ProgressRecord | None, target: Glance | None, live: bool
+) -> Migration | None:
+    if all(item.placement[slot].name == place.backend for place in places for slot in place.slots):
+        return None
+    if record is not None and record.outcome != "done":
+        ended = "failed" if record.outcome == "failed" else "interrupted"
+        return Migration(
+            state="running" if live and record.outcome is None else ended,
+            step=record.step,
+            phase=record.phase,
+            records=record.records,
+            total=record.total,
+            bytes=record.bytes,
+            rate=record.rate,
+            eta_s=record.eta_s,
+            error=record.error,
+        )
+    if target is None or target.state is None or target.state == "switched":
+        return None
+    # The state folder was lost, or is another: the mark on the target is all that tells.
+    return Migration(
+        state="interrupted", step=f"migrate.{item.database}", phase=target.state, records=target.copied,
+        total=0, bytes=0, rate=None, eta_s=None, error=None,
+    )  # fmt: skip

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 from .database import Journal, JournalUnreadable
 from .lease import Lease
-from .reading import RunRecord, last_run, open_pauses
+from .reading import (
+    ProgressRecord,
+    RunRecord,
+    is_running,
+    known_counts,
+    last_run,
+    open_pauses,
+    progress,
+)
 from .registry import Registry, RegistryEntry, RegistryFile, facts_of
 
 __all__ = [
     "Journal",
     "JournalUnreadable",
     "Lease",
+    "ProgressRecord",
     "Registry",
     "RegistryEntry",
     "RegistryFile",
     "RunRecord",
     "facts_of",
+    "is_running",
+    "known_counts",
     "last_run",
     "open_pauses",
+    "progress",
 ]

@@ -1,7 +1,7 @@
 """The journal: SQLite in WAL mode below the environment's state folder.
 
-It adds what observing cannot give: runs and their steps, the lease, digests of a source, and that we hold a
-pause. Deleting it loses history and time, never correctness.
+It adds what observing cannot give: runs, their steps and progress, the lease, digests of a source, that we hold a
+pause; and what observing gives slowly: counts of big files. Deleting it loses history and time, never correctness.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import contextlib
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from hybridrag.errors import BackendUnavailable, HybridragError
+from hybridrag.model.events import Progress
 from hybridrag.model.room import Room
 
-SCHEMA_VERSION = 1
 PATIENCE_S = 10.0
-_DDL = """
+_FIRST = """
 CREATE TABLE lease (
     id INTEGER PRIMARY KEY CHECK (id = 1), owner TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,
     process TEXT NOT NULL, acquired REAL NOT NULL, expires REAL NOT NULL, fence INTEGER NOT NULL);
@@ -33,6 +33,17 @@ CREATE TABLE source_digest (
 CREATE TABLE pause (
     database TEXT PRIMARY KEY, run TEXT NOT NULL, fingerprint TEXT, opened REAL NOT NULL);
 """
+_COUNTS_AND_PROGRESS = """
+CREATE TABLE counted (
+    folder TEXT NOT NULL, namespace TEXT NOT NULL, identity TEXT NOT NULL, records INTEGER NOT NULL,
+    PRIMARY KEY (folder, namespace));
+CREATE TABLE progress (
+    database TEXT PRIMARY KEY, run TEXT NOT NULL, step TEXT NOT NULL, phase TEXT NOT NULL, records INTEGER NOT NULL,
+    total INTEGER NOT NULL, bytes INTEGER NOT NULL, rate REAL, eta_s REAL, at REAL NOT NULL);
+"""
+_VERSIONS = (_FIRST, _COUNTS_AND_PROGRESS)
+"""What each schema version added to the one before."""
+SCHEMA_VERSION = len(_VERSIONS)
 
 
 class JournalUnreadable(HybridragError):
@@ -82,10 +93,11 @@ class Journal:
                     f'the journal "{self.path}" was written by a newer hybridrag (schema {version})',
                     hint="upgrade hybridrag, or move the file away (history is lost, nothing else)",
                 )
-            if version == 0:
-                for statement in _DDL.split(";"):
+            for added in _VERSIONS[version:]:
+                for statement in added.split(";"):
                     if statement.strip():
                         db.execute(statement)
+            if version < SCHEMA_VERSION:
                 db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     @contextlib.contextmanager
@@ -157,6 +169,31 @@ class Journal:
             db.execute(
                 "UPDATE step SET finished = ?, outcome = ?, detail = ? WHERE run = ? AND step = ?",
                 (time.time(), outcome, detail, run, step),
+            )
+
+    # --- progress, for whoever looks from another terminal ---
+
+    def put_progress(self, database: str, run: str, progress: Progress) -> None:
+        """Keep how far a database's migration is; only the newest is kept."""
+        with self.transaction() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO progress (database, run, step, phase, records, total, bytes, rate, eta_s, at) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    database, run, progress.step, progress.phase, progress.records, progress.total, progress.bytes,
+                    progress.rate, progress.eta_s, time.time(),
+                ),
+            )  # fmt: skip
+
+    # --- counts of files ---
+
+    def put_counts(self, folder: str, counts: Mapping[str, tuple[str, int]]) -> None:
+        """Keep exact counts of a folder's files: namespace -> (identity of the counted file, records)."""
+        with self.transaction() as db:
+            db.execute("DELETE FROM counted WHERE folder = ?", (folder,))
+            db.executemany(
+                "INSERT INTO counted (folder, namespace, identity, records) VALUES (?, ?, ?, ?)",
+                [(folder, namespace, identity, count) for namespace, (identity, count) in counts.items()],
             )
 
     # --- digests of a source ---

@@ -47,6 +47,11 @@ def _alive(pid: int, mark: str) -> bool:
     return state not in ("Z", "X") and (not mark or now in (mark, ""))
 
 
+def is_held(host: str, pid: int, mark: str, expires: float) -> bool:
+    """Whether a lease with these columns still holds."""
+    return expires > time.time() and not (host == socket.gethostname() and not _alive(pid, mark))
+
+
 class Lease:
     """Held inside a `with` block; a thread keeps it fresh. Raises LeaseHeld when somebody else has it."""
 
@@ -65,7 +70,7 @@ class Lease:
             row = db.execute(
                 "SELECT owner, host, pid, process, acquired, expires, fence FROM lease"
             ).fetchone()
-            if row and row[5] > now and not (row[1] == host and not _alive(row[2], row[3])):
+            if row and is_held(row[1], row[2], row[3], row[5]):
                 raise LeaseHeld(
                     f"another apply runs on this environment: {row[0]} (pid {row[2]} on {row[1]}), "
                     f"since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(row[4]))}",

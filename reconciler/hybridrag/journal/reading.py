@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
+
+from .lease import is_held
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,27 @@ class RunRecord:
     started: float
     finished: float | None
     who: str
+    outcome: str | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressRecord:
+    """How far the newest migration of one database came; `outcome` and `error` are its run's.
+
+    `rate` is records per second, `eta_s` seconds as of `at` (seconds since 1970); None while unknown.
+    """
+
+    database: str
+    run: str
+    step: str
+    phase: str
+    records: int
+    total: int
+    bytes: int
+    rate: float | None
+    eta_s: float | None
+    at: float
     outcome: str | None
     error: str | None
 
@@ -62,3 +85,41 @@ def open_pauses(path: Path) -> list[str]:
             )
     except sqlite3.Error:
         return []
+
+
+def is_running(path: Path) -> bool:
+    """Whether an apply holds the lease right now."""
+    try:
+        with _open(path) as db:
+            row = db.execute("SELECT host, pid, process, expires FROM lease").fetchone() if db else None
+    except sqlite3.Error:
+        return False
+    return row is not None and is_held(*row)
+
+
+def progress(path: Path) -> dict[str, ProgressRecord]:
+    """How far each database's newest migration came, by database; empty when the journal cannot be read."""
+    try:
+        with _open(path) as db:
+            rows = (
+                db.execute(
+                    "SELECT database, run, step, phase, records, total, bytes, rate, eta_s, at, outcome, error "
+                    "FROM progress JOIN run ON run.id = progress.run"
+                ).fetchall()
+                if db
+                else []
+            )
+    except sqlite3.Error:
+        return {}
+    return {row[0]: ProgressRecord(*row) for row in rows}
+
+
+def known_counts(path: Path, folder: str) -> Mapping[str, tuple[str, int]]:
+    """`model.ports.KnownCounts` of one journal; empty when it cannot be read."""
+    try:
+        with _open(path) as db:
+            statement = "SELECT namespace, identity, records FROM counted WHERE folder = ?"
+            rows = db.execute(statement, (folder,)).fetchall() if db else []
+    except sqlite3.Error:
+        return {}
+    return {namespace: (identity, records) for namespace, identity, records in rows}

@@ -97,6 +97,10 @@ class Registry:
             place = ".".join(str(part) for part in first["loc"]) or "the top level"
             raise self._invalid(f"{place}: {first['msg']}") from None
 
+    def held(self) -> Registry:
+        """The registry as it is now, read once and not again; for looking at many databases."""
+        return _Held(self.path, self.read())
+
     def _invalid(self, why: str, line: str = "") -> SpecInvalid:
         return SpecInvalid(
             f'the registry "{self.path.name}" cannot be used: {why}',
@@ -131,6 +135,15 @@ class Registry:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+class _Held(Registry):
+    def __init__(self, path: Path, file: RegistryFile) -> None:
+        super().__init__(path)
+        self._file = file
+
+    def read(self) -> RegistryFile:
+        return self._file
 
 
 def _plain(file: RegistryFile) -> dict[str, Any]:

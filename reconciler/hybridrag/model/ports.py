@@ -144,6 +144,29 @@ class Writer(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Glance:
+    """What one cheap look at a store told.
+
+    `records` by namespace, None where a glance cannot tell; those named in `estimated` are estimates. `sizes` are
+    bytes by file name, empty where a server keeps the data. `problem`: why it cannot be used at all; `faults`:
+    what is wrong with it otherwise, both in words. `state` is our mark on it, `copied` the records that a
+    migration committed to it.
+    """
+
+    records: Mapping[str, int | None] = field(default_factory=dict)
+    estimated: frozenset[str] = frozenset()
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    problem: str | None = None
+    faults: tuple[str, ...] = ()
+    state: str | None = None
+    copied: int = 0
+
+
+KnownCounts = Callable[[str], Mapping[str, tuple[str, int]]]
+"""Counts remembered of a folder: namespace -> (identity of its file when it was counted, records)."""
+
+
 class Store(Protocol):
     """Some slots (often all four) of one LightRAG database in one backend."""
 
@@ -154,7 +177,17 @@ class Store(Protocol):
     def slots(self) -> frozenset[Slot]: ...
 
     async def observe(self) -> tuple[Facts, Facts]:
-        """(facts, details): records by namespace, sizes, marks of ours. Read-only."""
+        """(facts, details): records by namespace, sizes, marks of ours. Read-only.
+
+        A detail `counted/<namespace>` is the identity of what was counted, for `KnownCounts`.
+        """
+        ...
+
+    async def glance(self, others: Sequence[Store] = ()) -> list[Glance]:
+        """A cheap look at this store and at `others` of the same backend, in this order; a server is asked once for all.
+
+        Read-only. Raises BackendUnavailable.
+        """
         ...
 
     def selection(self) -> Selection: ...

@@ -17,6 +17,7 @@ from hybridrag.model import events
 from hybridrag.planner import PlanFile
 from hybridrag.spec.schema import draft07
 
+from .status_contract import DatabaseStatusOut
 from .status_json import StatusOut
 
 Schema = dict[str, Any]
@@ -41,6 +42,12 @@ def plan() -> Schema:
 def status() -> Schema:
     """What `status --json` prints."""
     return _headed("hybridrag status", draft07(StatusOut.model_json_schema(mode="serialization")))
+
+
+def backend_status() -> Schema:
+    """What `backend status DB --json` prints; without DB, a list of these below `databases`."""
+    made = draft07(DatabaseStatusOut.model_json_schema(mode="serialization"))
+    return _headed("hybridrag backend status", made)
 
 
 def _event(kind: type[events.Event]) -> Schema:
@@ -81,7 +88,7 @@ def event_stream() -> Schema:
 
 def texts() -> dict[str, str]:
     """File name -> what it holds."""
-    made = {"plan": plan(), "status": status(), "events": event_stream()}
+    made = {"plan": plan(), "status": status(), "backend-status": backend_status(), "events": event_stream()}
     return {
         f"{name}.schema.json": json.dumps(schema, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         for name, schema in made.items()

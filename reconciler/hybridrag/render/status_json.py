@@ -10,18 +10,47 @@ from hybridrag.engine import Status
 from hybridrag.model.facts import Value
 from hybridrag.model.strict import Strict
 
+from .status_words import warnings
+
+
+class MigrationOut(Strict):
+    """A move that runs or did not come to its end. `rate` is records per second, `eta_s` seconds."""
+
+    model_config = ConfigDict(from_attributes=True, frozen=True)
+
+    state: Literal["running", "interrupted", "failed"]
+    step: str
+    phase: str
+    records: int
+    total: int
+    bytes: int
+    rate: float | None
+    eta_s: float | None
+    error: str | None
+
 
 class DatabaseOut(Strict):
-    """One database. `bytes` is None where the size is not known; `records` are by namespace."""
+    """One database.
+
+    `records` are by namespace, None where they could not be told; those listed in `estimated` are estimates.
+    `bytes` is None where the size is not known; `file_sizes` is empty where a server keeps the data. `problem` is the
+    first of `warnings` that says what is broken. `pending`: the spec wants another backend than the one in use.
+    """
 
     database: str
     backend: str
     backend_type: str
     wanted: str
+    pending: bool
     health: Literal["healthy", "degraded", "error"]
     problem: str | None
-    records: dict[str, int]
+    warnings: tuple[str, ...]
+    records: dict[str, int | None]
+    estimated: tuple[str, ...]
     bytes: int | None
+    file_sizes: dict[str, int]
+    latency_ms: float | None
+    migration: MigrationOut | None
 
 
 class BackendOut(Strict):
@@ -46,13 +75,14 @@ class RunOut(Strict):
 
 
 class StatusOut(Strict):
-    """The whole answer. `paused` lists databases whose pause a killed run left open."""
+    """The whole answer. `running`: an apply works right now; `paused`: databases whose pause is open."""
 
     version: Literal[1]
     environment: str
     databases: tuple[DatabaseOut, ...]
     backends: tuple[BackendOut, ...]
     last_run: RunOut | None
+    running: bool
     paused: tuple[str, ...]
 
 
@@ -69,10 +99,16 @@ def status_json(status: Status) -> dict[str, Any]:
                     "backend": item.backend,
                     "backend_type": item.backend_type,
                     "wanted": item.wanted,
+                    "pending": item.wanted != item.backend,
                     "health": item.health,
-                    "problem": item.problem,
-                    "records": item.records,
+                    "problem": item.problems[0] if item.problems else None,
+                    "warnings": tuple(warnings(item)),
+                    "records": dict(item.records),
+                    "estimated": tuple(sorted(item.estimated)),
                     "bytes": item.size,
+                    "file_sizes": dict(item.sizes),
+                    "latency_ms": item.latency_ms,
+                    "migration": item.migration and MigrationOut.model_validate(item.migration),
                 }
                 for item in status.databases
             ],
@@ -81,6 +117,7 @@ def status_json(status: Status) -> dict[str, Any]:
                 for item in status.backends
             ],
             "last_run": run and {name: getattr(run, name) for name in RunOut.model_fields},
+            "running": status.running,
             "paused": status.paused,
         }
     )

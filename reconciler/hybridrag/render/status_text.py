@@ -1,57 +1,88 @@
-"""Status for people; `status_json.py` has the machine form."""
+"""Status and health for people; `status_json.py` has the machine form, `status_one.py` one database in full."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from hybridrag.engine import Status
 from hybridrag.engine.status import BackendStatus, DatabaseStatus
 
+from .status_words import count, migration_words, size_remark, way_out
 from .units import size
 
-_COUNTS = (
-    ("full_docs", "documents"),
-    ("text_chunks", "chunks"),
-    ("nodes", "entities"),
-    ("edges", "relations"),
+STYLES = {"healthy": "good", "degraded": "warn", "error": "bad"}
+_FOLLOWING = {
+    "running": ("good", ""),
+    "interrupted": ("warn", "  [next]→ hybridrag apply[/] goes on"),
+    "failed": ("bad", "  [next]→ hybridrag plan[/]"),
+}
+COUNTS = (
+    ("doc_status", "documents"),
+    ("entities", "entities"),
+    ("relationships", "relations"),
+    ("chunks", "chunks"),
 )
 
 
 def show_status(out: Console, status: Status) -> None:
-    """Databases, backends, the last run."""
+    """Databases, what is the matter with them, backends, the last run."""
     out.print(f"Environment [verb]{escape(status.environment)}[/]\n")
+    if status.databases:
+        _table(out, status)
     for database in status.databases:
-        _database(out, database)
-    out.print("Backends")
+        for line in remarks(database):
+            out.print(f"[verb]{escape(database.database)}[/]  {line}")
+    out.print("\nBackends")
     for backend in status.backends:
         out.print(f"  {_backend_line(backend)}")
     if status.last_run is not None:
         run = status.last_run
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.started))
-        outcome = run.outcome or "running, or killed"
+        outcome = run.outcome or ("running" if status.running else "killed")
         out.print(f"\nLast run {run.id} by {escape(run.who)}, {when}: {outcome}")
-    for name in status.paused:
-        out.print(f'[warn]warning[/]: a killed run left "{escape(name)}" paused; hybridrag apply goes on')
+    if not status.running:
+        for name in status.paused:
+            out.print(f'[warn]warning[/]: a killed run left "{escape(name)}" paused; hybridrag apply goes on')
 
 
-def _database(out: Console, database: DatabaseStatus) -> None:
-    style = "good" if database.health == "healthy" else "bad"
-    out.print(
-        f"[verb]{escape(database.database)}[/]  on {escape(database.backend)} ({escape(database.backend_type)})  ",
-        end="",
-    )
-    out.print(f"[{style}]{database.health}[/]")
-    if database.problem:
-        out.print(f"  [bad]{escape(database.problem)}[/]")
-    counts = "  ".join(f"{database.records.get(name, 0):,} {title}" for name, title in _COUNTS)
-    where = f"  {size(database.size)}" if database.size is not None else ""
-    out.print(f"  {counts}  [soft]{sum(database.records.values()):,} records{where}[/]")
-    if database.wanted != database.backend:
-        out.print(f"  [warn]the spec wants {escape(database.wanted)}[/]  [next]→ hybridrag plan[/]")
+def _table(out: Console, status: Status) -> None:
+    table = Table(box=None, pad_edge=False, header_style="soft")
+    for title in ("database", "backend", "status"):
+        table.add_column(title, overflow="fold")
+    for title in (*(title for _, title in COUNTS), "size"):
+        table.add_column(title, justify="right", overflow="fold")
+    for item in status.databases:
+        known = {name: count(item, name) if item.records else "-" for name, _ in COUNTS}
+        table.add_row(
+            f"[verb]{escape(item.database)}[/]",
+            escape(item.backend),
+            f"[{STYLES[item.health]}]{item.health}[/]",
+            *known.values(),
+            size(item.size) if item.size is not None and item.backend_type == "json" else "-",
+        )
+    out.print(table, soft_wrap=False)
     out.print("")
+
+
+def remarks(database: DatabaseStatus, *, sizes: bool = True) -> list[str]:
+    """What a user should know of a database beside its numbers, in markup, with the next command."""
+    found = [f"[{STYLES[database.health]}]{escape(problem)}[/]" for problem in database.problems]
+    if database.hint:
+        found.append(f"[next]→ {escape(database.hint)}[/]")
+    if database.migration is not None:
+        style, following = _FOLLOWING[database.migration.state]
+        found.append(f"[{style}]{escape(migration_words(database.migration))}[/]{following}")
+    elif database.wanted != database.backend:
+        found.append(f"[warn]the spec wants {escape(database.wanted)}[/]  [next]→ hybridrag plan[/]")
+    if sizes and database.oversized:
+        found.append(f"[warn]{escape(size_remark(database))}[/]  [next]→ {escape(way_out(database))}[/]")
+    return found
 
 
 def _backend_line(backend: BackendStatus) -> str:
@@ -75,3 +106,22 @@ def _backend_line(backend: BackendStatus) -> str:
     if details.get("bytes") is not None:
         told.append(size(float(details["bytes"] or 0)))
     return f"{line}  {', '.join(told)}" if told else f"{line}  [good]reachable[/]"
+
+
+def show_health(out: Console, report: Mapping[str, Any]) -> None:
+    """One line a backend: healthy or not, how long connecting took, version, what is wrong."""
+    table = Table(box=None, pad_edge=False, header_style="soft")
+    for title in ("backend", "health", "latency", "version", "detail"):
+        table.add_column(title, overflow="fold")
+    for name, entry in report.items():
+        if not isinstance(entry, dict):
+            continue  # the verdict on all of them
+        latency, version = entry["latency_ms"], entry["version"]
+        table.add_row(
+            f"[verb]{escape(name)}[/]",
+            "[good]healthy[/]" if entry["healthy"] else "[bad]unhealthy[/]",
+            "-" if latency is None else f"{latency} ms",
+            "-" if version is None else escape(str(version)),
+            f"[bad]{escape(str(entry['detail']))}[/]" if entry["detail"] else "",
+        )
+    out.print(table, soft_wrap=False)

@@ -8,7 +8,7 @@ from typing import Any
 from hybridrag.errors import HybridragError
 from hybridrag.model.data import ALL_SLOTS, Slot
 from hybridrag.model.facts import Facts
-from hybridrag.model.ports import Embedding
+from hybridrag.model.ports import Embedding, KnownCounts
 from hybridrag.model.room import Room
 
 from .store import JsonStore
@@ -20,8 +20,9 @@ class JsonBackend:
     type = "json"
     provisioned = False
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, counts: KnownCounts) -> None:
         self.name = name
+        self._counts = counts
 
     async def observe(self) -> tuple[Facts, Facts]:
         return {"type": "json", "reachable": True}, {}
@@ -48,7 +49,7 @@ class JsonBackend:
     def store(
         self, path: str, workspace: str, embedding: Embedding, slots: frozenset[Slot] = ALL_SLOTS
     ) -> JsonStore:
-        return JsonStore(self.name, Path(path), embedding, slots)
+        return JsonStore(self.name, Path(path), embedding, slots, self._counts)
 
     def registry_config(self, workspace: str) -> dict[str, Any]:
         return {}

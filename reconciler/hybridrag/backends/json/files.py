@@ -1,31 +1,22 @@
-"""The files of a JSON database: their names, sizes, fingerprints and record counts.
+"""The files of a JSON database: their names, identities, fingerprints, and whether they look whole.
 
-Written by LightRAG 1.4.9.8 … 1.5.7: `json_kv_impl.py`, `nano_vector_db_impl.py`, `networkx_impl.py`. Counting
-reads blocks and looks for what can only be structure; no file is ever loaded whole.
+Written by LightRAG 1.4.9.8 … 1.5.7: `json_kv_impl.py`, `nano_vector_db_impl.py`, `networkx_impl.py`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
-from typing import BinaryIO
 
-import ijson
-
-from hybridrag.errors import NotFound, SourceUnreadable
-from hybridrag.model.data import NAMESPACES, Slot
+from hybridrag.errors import NotFound
+from hybridrag.model.data import NAMESPACES
 from hybridrag.model.facts import digest_of
 
 GRAPH_FILE = "graph_chunk_entity_relation.graphml"
 BLOCK = 1 << 20
-_MATRIX = re.compile(rb'"matrix"\s*:\s*"')
-_MATRIX_BYTES = 64
-"""More than that expression ever takes."""
-_ID = re.compile(rb'"__id__"\s*:')
-_ID_BYTES = 64
-_BOM = b"\xef\xbb\xbf"
-_INDENTED = re.compile(rb'(\xef\xbb\xbf)?\{\r?\n  "')
+BOM = b"\xef\xbb\xbf"
+INDENTED = re.compile(rb'(\xef\xbb\xbf)?\{\r?\n  "')
 """How LightRAG's own JSON (indent 2) begins."""
 RESTORE = "the file is inconsistent; restore it, or let LightRAG rebuild it"
 _DIM = re.compile(rb'"embedding_dim"\s*:\s*(\d+)')
@@ -38,6 +29,11 @@ def file_of(namespace: str) -> str:
     if namespace in ("entities", "relationships", "chunks"):
         return f"vdb_{namespace}.json"
     return f"kv_store_{namespace}.json"
+
+
+def namespaces_of(file: str) -> list[str]:
+    """The namespaces that a file holds, by its name."""
+    return [namespace.name for namespace in NAMESPACES if file_of(namespace.name) == file]
 
 
 FILES: tuple[str, ...] = tuple(dict.fromkeys(file_of(namespace.name) for namespace in NAMESPACES))
@@ -61,6 +57,12 @@ def present(folder: Path, names: Collection[str] = FILES) -> list[Path]:
             hint="set databases.<name>.path to the folder that directly holds kv_store_*.json",
         )
     return [path for path in found if path.name in names]
+
+
+def identity(path: Path) -> str:
+    """Name, size, modification time (ns) and inode of a file: another one after any write."""
+    stat = path.stat()
+    return f"{path.name} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
 
 
 def fingerprint(folder: Path, names: Collection[str] = FILES) -> str:
@@ -90,7 +92,7 @@ def damage(path: Path) -> str | None:
     """Why a file cannot be whole, judged by its first and last bytes; None when it looks whole."""
     with path.open("rb") as file:
         begin = file.read(64)
-        head = begin.removeprefix(_BOM).lstrip()
+        head = begin.removeprefix(BOM).lstrip()
         file.seek(max(0, path.stat().st_size - 64))
         tail = file.read().rstrip()
     if not head:
@@ -102,67 +104,8 @@ def damage(path: Path) -> str | None:
     if not head.startswith(b"{"):
         return "it does not start with an object"
     # Indented as LightRAG does it, only the last brace stands at the beginning of a line.
-    end = b"\n}" if _INDENTED.match(begin) else b"}"
+    end = b"\n}" if INDENTED.match(begin) else b"}"
     return None if tail.endswith(end) else "it ends in the middle (truncated?)"
-
-
-def _blocks(file: BinaryIO, end: int, overlap: int) -> Iterator[bytes]:
-    """Blocks up to `end`, each starting with the last `overlap` bytes of the one before."""
-    rest = b""
-    left = end - file.tell()
-    while left > 0 and (block := file.read(min(BLOCK, left))):
-        left -= len(block)
-        yield rest + block
-        rest = block[-overlap:] if overlap else b""
-
-
-def _count(path: Path, token: bytes, end: int) -> int:
-    """Occurrences of a token in the first `end` bytes."""
-    with path.open("rb") as file:
-        # A token cannot lie wholly inside the overlap, so none is counted twice.
-        return sum(block.count(token) for block in _blocks(file, end, len(token) - 1))
-
-
-def _count_tags(path: Path, name: bytes) -> int:
-    """Start tags of one name; `<` cannot stand in XML text."""
-    tag = re.compile(b"<" + name + rb"[\s/>]")
-    with path.open("rb") as file:
-        return sum(len(tag.findall(block)) for block in _blocks(file, path.stat().st_size, len(name) + 1))
-
-
-def matrix_span(path: Path) -> tuple[int, int]:
-    """(first, last+1) byte of the base64 text of `matrix`. Raises SourceUnreadable when the file has none.
-
-    Searched from the end, because the matrix is most of the file and stands last (`nano_vectordb`).
-    """
-    stop, rest = path.stat().st_size, b""
-    start = -1
-    with path.open("rb") as file:
-        while stop > 0 and start < 0:
-            begin = max(0, stop - BLOCK)
-            file.seek(begin)
-            block = file.read(stop - begin) + rest
-            if (found := _after_last_matrix(block)) >= 0:
-                start = begin + found
-            rest, stop = block[:_MATRIX_BYTES], begin
-        if start < 0:
-            raise SourceUnreadable(f'"{path.name}" has no matrix (truncated?)', where=str(path), hint=RESTORE)
-        file.seek(start)
-        position = start
-        while block := file.read(BLOCK):
-            quote = block.find(b'"')
-            if quote >= 0:
-                return start, position + quote
-            position += len(block)
-    raise SourceUnreadable(f'"{path.name}" ends inside its matrix', where=str(path), hint=RESTORE)
-
-
-def _after_last_matrix(block: bytes) -> int:
-    at = len(block)
-    while (at := block.rfind(b'"matrix"', 0, at)) >= 0:
-        if match := _MATRIX.match(block, at):
-            return match.end()
-    return -1
 
 
 def vector_dim(path: Path) -> int | None:
@@ -170,51 +113,3 @@ def vector_dim(path: Path) -> int | None:
     with path.open("rb") as file:
         match = _DIM.search(file.read(4096))
     return int(match.group(1)) if match else None
-
-
-def count_records(path: Path) -> dict[str, int]:
-    """Records by namespace in one file, without loading it. An estimate for files no LightRAG wrote."""
-    if path.name == GRAPH_FILE:
-        return {"nodes": _count_tags(path, b"node"), "edges": _count_tags(path, b"edge")}
-    namespace = next(item for item in NAMESPACES if file_of(item.name) == path.name)
-    if namespace.slot is Slot.VECTOR:
-        start, _ = matrix_span(path)
-        return {namespace.name: _count_ids(path, start)}
-    return {namespace.name: _count_keys(path)}
-
-
-def _count_ids(path: Path, end: int) -> int:
-    """Rows of a vector file; a quote inside a text is escaped, so this is always a key."""
-    found = seen = 0
-    with path.open("rb") as file:
-        for block in _blocks(file, end, _ID_BYTES):
-            found += sum(match.end() > seen for match in _ID.finditer(block))
-            seen = min(_ID_BYTES, len(block))
-    return found
-
-
-def _count_keys(path: Path) -> int:
-    with path.open("rb") as file:
-        indented = _INDENTED.match(file.read(16)) is not None
-    if indented:
-        # A raw line break cannot stand inside a JSON string, so this token is always a top-level key.
-        return _count(path, b'\n  "', path.stat().st_size)
-    try:
-        with path.open("rb") as file:
-            if file.read(3) != _BOM:
-                file.seek(0)
-            return _top_level_keys(file)
-    except (ijson.JSONError, UnicodeDecodeError) as error:
-        raise SourceUnreadable(f'"{path.name}" is not valid JSON: {error}', where=str(path)) from None
-
-
-def _top_level_keys(file: BinaryIO) -> int:
-    found = depth = 0
-    for event, _ in ijson.basic_parse(file):
-        if event in ("start_map", "start_array"):
-            depth += 1
-        elif event in ("end_map", "end_array"):
-            depth -= 1
-        elif event == "map_key" and depth == 1:
-            found += 1
-    return found

@@ -10,7 +10,7 @@ from lxml import etree
 
 from hybridrag.model.data import EDGE_SEPARATOR, Batch
 
-from .files import count_records
+from .counting import count_records
 from .kv import BATCH_BYTES, Counted, malformed
 
 _NS = "{http://graphml.graphdrawing.org/xmlns}"

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hybridrag.errors import NotFound, PlanRefused, SourceUnreadable
 from hybridrag.migrate.threads import ahead
 from hybridrag.model.data import ALL_SLOTS, BY_NAME, Batch, Slot, streams_of
 from hybridrag.model.facts import Facts, Value
-from hybridrag.model.ports import Embedding, Examination, Selection, WriterSession
+from hybridrag.model.ports import (
+    Embedding,
+    Examination,
+    Glance,
+    KnownCounts,
+    Selection,
+    Store,
+    WriterSession,
+)
 
 from . import files
+from .counting import count_records
+from .glance import glance_folder, remembered
 from .graphml import read_graph
 from .kv import read_kv
 from .vectors import read_vectors
@@ -44,17 +54,31 @@ class JsonReader:
         return read_kv(path, namespace, skip=skip, rows=rows)
 
 
+def no_counts(folder: str) -> Mapping[str, tuple[str, int]]:
+    """Nothing was counted before."""
+    return {}
+
+
 class JsonStore:
-    """The files in one folder. JSON keeps every field as it is, so nothing is represented differently."""
+    """The files in one folder. JSON keeps every field as it is, so nothing is represented differently.
+
+    `counts`: what was counted before, so that an unchanged file is not counted again.
+    """
 
     def __init__(
-        self, backend: str, folder: Path, embedding: Embedding, slots: frozenset[Slot] = ALL_SLOTS
+        self,
+        backend: str,
+        folder: Path,
+        embedding: Embedding,
+        slots: frozenset[Slot] = ALL_SLOTS,
+        counts: KnownCounts = no_counts,
     ) -> None:
         self._backend = backend
         self._folder = folder
         self._embedding = embedding
         self._slots = slots
         self._names = frozenset(files.file_of(name) for name in streams_of(slots))
+        self._counts = counts
 
     @property
     def backend(self) -> str:
@@ -75,9 +99,10 @@ class JsonStore:
         except NotFound as error:
             empty = self._folder.is_dir() and not any(self._folder.iterdir())
             return {"exists": False, "missing": error.what, "empty": empty or None}, {}
+        known = self._counts(str(self._folder))
         total = 0
         for path in paths:
-            size = path.stat().st_size
+            identity, size = files.identity(path), path.stat().st_size
             total += size
             details[f"size/{path.name}"] = size
             if reason := files.damage(path):
@@ -86,10 +111,14 @@ class JsonStore:
             if path.name.startswith("vdb_"):
                 facts[f"dim/{path.name}"] = files.vector_dim(path)
             try:
-                for namespace, count in files.count_records(path).items():
-                    facts[f"records/{namespace}"] = count
+                counted = remembered(path, identity, known) or count_records(path)
             except SourceUnreadable as error:
                 facts[f"damaged/{path.name}"] = error.what
+                continue
+            for namespace, count in counted.items():
+                facts[f"records/{namespace}"] = count
+                if files.identity(path) == identity:
+                    details[f"counted/{namespace}"] = identity
         if place := files.anchor(self._folder):
             facts["anchor"] = place
         facts["bytes"] = total
@@ -97,6 +126,11 @@ class JsonStore:
         unfinished = files.unfinished_writes(self._folder)
         facts["unfinished_writes"] = ", ".join(unfinished) or None
         return facts, details
+
+    async def glance(self, others: Sequence[Store] = ()) -> list[Glance]:
+        known = self._counts(str(self._folder))
+        first = await asyncio.to_thread(glance_folder, self._folder, self._embedding.dim, known, self._names)
+        return [first, *[(await other.glance())[0] for other in others]]
 
     def selection(self) -> Selection:
         return Selection(

@@ -21,8 +21,9 @@ import pybase64
 from hybridrag.errors import SourceUnreadable
 from hybridrag.model.data import Batch, Vectors
 
-from .files import BLOCK, RESTORE, matrix_span, vector_dim
+from .files import BLOCK, RESTORE, vector_dim
 from .kv import BATCH_BYTES, JsonText, malformed
+from .matrix import matrix_span
 
 _OWN = frozenset({"__id__", "__created_at__", "__write_seq__", "vector"})
 COPIES_AGREE = 1e-3

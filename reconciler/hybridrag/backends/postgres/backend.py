@@ -5,25 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from hybridrag.errors import BackendUnavailable, HybridragError
+from hybridrag.errors import BackendUnavailable, HybridragError, SpecInvalid
 from hybridrag.model.data import ALL_SLOTS, Slot
 from hybridrag.model.facts import Facts, Value
 from hybridrag.model.ports import Embedding, SchemaMaker, Selection
 from hybridrag.model.room import Room
-from hybridrag.model.secret import Secret, SecretResolver
+from hybridrag.model.secret import Secret, SecretRef, SecretResolver
 
-from .client import Endpoint
+from .client import serving_host
 from .driver import DECISIVE, LISTENING, ServerDriver
 from .drivers import driver_of
+from .dsn import DEFAULT_PORT, parse_dsn
+from .endpoint import CONNECT_TIMEOUT_S, Endpoint
 from .observe import observe_server, problems
 from .room import room_beside_us
 from .spec import PostgresSpec
 from .store import PostgresStore
-
-DEFAULT_PORT = 5432
+from .tls import lightrag_variables
 
 
 class PostgresBackend:
@@ -74,20 +76,47 @@ class PostgresBackend:
         return self._declared_password()
 
     def _endpoint(self) -> Endpoint:
+        if self._spec.connection_string is not None:
+            return self._endpoint_of_string(self._spec.connection_string)
         port = self._server.port() if self._server is not None else None
+        port = port or self._spec.declared_port or DEFAULT_PORT
         return Endpoint(
             name=self.name,
-            host=self._spec.host,
-            port=port or self._spec.declared_port or DEFAULT_PORT,
+            hosts=tuple((host, port) for host in self._spec.hosts),
             user=self._spec.user,
             database=self._spec.database,
             password=self._password,
             tls=self._spec.tls,
+            settings=self._spec.settings,
+        )
+
+    def _endpoint_of_string(self, reference: SecretRef) -> Endpoint:
+        """Resolved anew each time, like a password. Raises SpecInvalid without any part of it."""
+        used_by = f"backends.{self.name}.connection_string"
+        said = parse_dsn(self._secrets.resolve(reference, used_by=used_by), used_by=used_by)
+        tls = self._spec.tls
+        files = {name: getattr(said, name) or getattr(tls, name) for name in ("ca", "cert", "key")}
+        mode = tls.mode if "mode" in tls.model_fields_set else said.mode or tls.mode
+        if said.mode not in (None, mode):
+            raise SpecInvalid(
+                f"{used_by} and backends.{self.name}.tls.mode name different modes of TLS",
+                hint="give the mode in one of the two places",
+            )
+        return Endpoint(
+            name=self.name,
+            hosts=said.hosts,
+            user=said.user,
+            database=said.database,
+            password=lambda: said.password,
+            tls=tls.model_copy(update={**files, "mode": mode}),
+            settings=said.settings,
+            connect_timeout_s=said.connect_timeout_s or CONNECT_TIMEOUT_S,
+            one_setting="connection_string",
         )
 
     async def observe(self) -> tuple[Facts, Facts]:
         if self._server is None or self._spec.provision is None:
-            return await observe_server(self._endpoint())
+            return await self._observe_external()
         told = dict(await asyncio.to_thread(self._server.observe))
         state = str(told.pop("state"))
         own: dict[str, Value] = {"provision": self._spec.provision.driver, "state": state}
@@ -110,8 +139,23 @@ class PostgresBackend:
             return await room_beside_us(self._endpoint())
         return None
 
+    async def _observe_external(self) -> tuple[Facts, Facts]:
+        try:
+            endpoint = self._endpoint()
+        except SpecInvalid as error:  # one server must not hide the others
+            return {"type": "postgres", "reachable": False, "problem": error.what, "hint": error.hint}, {}
+        facts, details = await observe_server(endpoint)
+        if self._spec.connection_string is not None:  # not in the spec, so a plan must hold it
+            facts = {
+                **facts,
+                "address": endpoint.address,
+                "user": endpoint.user,
+                "database": endpoint.database,
+            }
+        return facts, details
+
     def problems(self, facts: Facts, embedding: Embedding) -> list[HybridragError]:
-        return problems(self.name, facts, embedding)
+        return problems(self.name, facts, embedding, pool=self._spec.pool.max)
 
     async def provision(self) -> None:
         if self._server is not None:
@@ -121,7 +165,7 @@ class PostgresBackend:
         if self._server is None:
             raise BackendUnavailable(
                 f'backend "{self.name}" is an external server; hybridrag does not start or stop it',
-                hint=f"start or stop the server at {self._spec.host} with its own tools",
+                hint="start or stop it with its own tools; hybridrag status shows whether it answers",
             )
         return self._server
 
@@ -142,9 +186,10 @@ class PostgresBackend:
 
     def _selection(self, workspace: str) -> Selection:
         endpoint, spec = self._endpoint(), self._spec
+        host, port = _serving_host(endpoint)
         variables = {
-            "POSTGRES_HOST": endpoint.host,
-            "POSTGRES_PORT": str(endpoint.port),
+            "POSTGRES_HOST": host,
+            "POSTGRES_PORT": str(port),
             "POSTGRES_USER": endpoint.user,
             "POSTGRES_DATABASE": endpoint.database,
             "POSTGRES_WORKSPACE": workspace,
@@ -153,11 +198,11 @@ class PostgresBackend:
             "POSTGRES_HNSW_M": str(spec.vector_index.m),
             "POSTGRES_HNSW_EF": str(spec.vector_index.ef_construction),
         }
-        if spec.tls.mode != "prefer":
-            variables["POSTGRES_SSL_MODE"] = spec.tls.mode
-        for name, value in (("ROOT_CERT", spec.tls.ca), ("CERT", spec.tls.cert), ("KEY", spec.tls.key)):
-            if value is not None:
-                variables[f"POSTGRES_SSL_{name}"] = str(value)
+        if endpoint.settings:
+            pairs = (f"{name}={value}" for name, value in endpoint.settings.items())
+            variables["POSTGRES_SERVER_SETTINGS"] = "&".join(pairs)
+        if not endpoint.local:
+            variables |= lightrag_variables(endpoint.tls)
 
         def password() -> str:
             secret = endpoint.password()
@@ -176,11 +221,25 @@ class PostgresBackend:
     def registry_config(self, workspace: str) -> dict[str, Any]:
         endpoint = self._endpoint()
         return {
-            "postgres_host": endpoint.host,
-            # Where the spec puts it: readers are told of a new port in the plan that changes it.
-            "postgres_port": self._spec.declared_port or endpoint.port,
+            "postgres_host": ",".join(host for host, _ in endpoint.hosts),
+            "postgres_port": self._registry_port(endpoint),
             "postgres_user": endpoint.user,
             "postgres_database": endpoint.database,
             "postgres_workspace": workspace,
             "vector_index_type": self._spec.vector_index.type,
         }
+
+    def _registry_port(self, endpoint: Endpoint) -> int | str:
+        # Where the spec puts it: readers are told of a new port in the plan that changes it.
+        if self._spec.declared_port is not None:
+            return self._spec.declared_port
+        ports = [port for _, port in endpoint.hosts]
+        return ports[0] if len(set(ports)) == 1 else ",".join(map(str, ports))
+
+
+def _serving_host(endpoint: Endpoint) -> tuple[str, int]:
+    """The one host that LightRAG can be given. Asked in a thread, as a loop may be running here."""
+    if len(endpoint.hosts) == 1:
+        return endpoint.hosts[0]
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, serving_host(endpoint)).result()

@@ -4,150 +4,99 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import os
 import socket
-import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
 import asyncpg
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from hybridrag.errors import BackendUnavailable
-from hybridrag.model.secret import Secret
 
-from .spec import TlsSpec
+from .endpoint import Endpoint
+from .failures import FAILURES, explain, passes_by, several
+from .tls import connect_arguments
 
 T = TypeVar("T")
-CONNECT_TIMEOUT_S = 5.0
-TRANSIENT = (
-    ConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.TooManyConnectionsError,
-    asyncio.TimeoutError,
-)
+READ_ONLY = "default_transaction_read_only"
+_UNLIMITED = {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}
+"""A server's or role's own limits are for queries; a copy or an index build would fall to them."""
 
 
-FAILURES = (
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    OSError,
-    asyncio.TimeoutError,
-)
-"""What a connection and its statements may raise; `explain` has words for each."""
-_LOST = (
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.ConnectionDoesNotExistError,
-    asyncpg.InternalClientError,
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
-    """Where a server is and who we are there. `password` is called at connect time only."""
-
-    name: str
-    host: str
-    port: int
-    user: str
-    database: str
-    password: Callable[[], Secret | None]
-    tls: TlsSpec
-
-    @property
-    def address(self) -> str:
-        return f"{self.host}:{self.port}"
-
-
-def _tls(spec: TlsSpec) -> ssl.SSLContext | str | bool:
-    """asyncpg's `ssl` argument for libpq's modes."""
-    if spec.ca is None and spec.cert is None:
-        return "prefer" if spec.mode == "prefer" else False if spec.mode == "disable" else spec.mode
-    context = ssl.create_default_context(cafile=spec.ca)
-    context.check_hostname = spec.mode == "verify-full"
-    if spec.mode not in ("verify-ca", "verify-full"):
-        context.verify_mode = ssl.CERT_NONE
-    if spec.cert:
-        context.load_cert_chain(spec.cert, spec.key)
-    return context
-
-
-def _is_lost(error: BaseException) -> bool:
-    """Whether the server went away; how asyncpg says so depends on what it was doing at that moment."""
-    if isinstance(error, asyncpg.InterfaceError):
-        return "closed" in str(error) or "in progress" in str(error)
-    return isinstance(error, _LOST)
-
-
-def explain(error: BaseException, endpoint: Endpoint) -> BackendUnavailable:
-    """The error of a failed connection or statement in words, with the next thing to do."""
-    who = f'backend "{endpoint.name}" (postgres at {endpoint.address})'
-    if isinstance(error, (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError)):
-        return BackendUnavailable(
-            f'{who} refuses the password of user "{endpoint.user}"',
-            hint=f"correct backends.{endpoint.name}.user and .password in the spec, then run hybridrag plan",
-        )
-    if isinstance(error, asyncpg.InvalidCatalogNameError):
-        return BackendUnavailable(
-            f'{who} has no database "{endpoint.database}"',
-            hint=f'create it there (CREATE DATABASE "{endpoint.database}"), or correct backends.{endpoint.name}.database',
-        )
-    if isinstance(error, asyncpg.InsufficientPrivilegeError):
-        return BackendUnavailable(
-            f'user "{endpoint.user}" lacks a right on {who}: {error}',
-            hint=f'as an administrator: GRANT ALL ON DATABASE "{endpoint.database}" TO "{endpoint.user}"; '
-            f'GRANT ALL ON SCHEMA public TO "{endpoint.user}"',
-        )
-    if isinstance(error, asyncpg.DiskFullError):
-        return BackendUnavailable(
-            f"{who} has no space left: {error}", hint="free disk space, then run hybridrag apply"
-        )
-    if _is_lost(error):
-        return BackendUnavailable(
-            f"{who} ended the connection in the middle of the work",
-            hint="see its log and that it runs (hybridrag status); then hybridrag apply goes on from the checkpoint",
-        )
-    if isinstance(error, asyncpg.PostgresError):
-        return BackendUnavailable(
-            f"{who} answered: {error}", hint="see the server's log, then run hybridrag plan"
-        )
-    if isinstance(error, ssl.SSLError):
-        return BackendUnavailable(
-            f"{who}: TLS failed: {error.reason or error}",
-            hint=f"check backends.{endpoint.name}.tls in the spec",
-        )
-    if isinstance(error, asyncio.TimeoutError):
-        reason = f"no answer within {CONNECT_TIMEOUT_S:.0f} s"
-    elif isinstance(error, OSError):
-        # asyncio's own text repeats the address; a look-up's error numbers are not the system's.
-        code = 0 if isinstance(error, socket.gaierror) else error.errno or errno.ECONNREFUSED
-        reason = (os.strerror(code) if code else error.strerror or str(error)).lower()
-    else:
-        reason = str(error) or type(error).__name__
-    return BackendUnavailable(
-        f"{who} cannot be reached: {reason}",
-        hint=f"start the server, or correct backends.{endpoint.name}.host and .port; then run hybridrag plan",
-    )
-
-
-async def _open(endpoint: Endpoint, *, purpose: str, settings: dict[str, str]) -> asyncpg.Connection:
-    secret = endpoint.password()
+async def _open_at(
+    endpoint: Endpoint, *, purpose: str, settings: dict[str, str], attributes: str
+) -> asyncpg.Connection:
+    (host, port), secret = endpoint.hosts[0], endpoint.password()
     return await asyncpg.connect(
-        host=endpoint.host,
-        port=endpoint.port,
+        host=host,
+        port=port,
         user=endpoint.user,
         # An empty password is still ours; None would let asyncpg read PGPASSWORD or ~/.pgpass.
         password=secret.reveal() if secret else "",
         database=endpoint.database,
-        ssl=_tls(endpoint.tls),
-        timeout=CONNECT_TIMEOUT_S,
+        timeout=endpoint.connect_timeout_s,
+        target_session_attrs=attributes,
         statement_cache_size=0,  # poolers in transaction mode cannot keep prepared statements
-        server_settings={"application_name": f"hybridrag {purpose}", "timezone": "UTC", **settings},
+        server_settings={
+            **endpoint.settings,
+            "application_name": f"hybridrag {purpose}",
+            "timezone": "UTC",
+            **settings,
+        },
+        **connect_arguments(endpoint),
     )
+
+
+async def _open(
+    endpoint: Endpoint, *, purpose: str, settings: dict[str, str]
+) -> tuple[asyncpg.Connection, tuple[str, int]]:
+    """A connection and the (host, port) it leads to: of several hosts the first that can be written to."""
+    if len(endpoint.hosts) == 1:
+        opened = await _open_at(endpoint, purpose=purpose, settings=settings, attributes="any")
+        return opened, endpoint.hosts[0]
+    # A session that is read-only from its start would look as if the server were.
+    late = {name: value for name, value in settings.items() if name == READ_ONLY}
+    early = {name: value for name, value in settings.items() if name != READ_ONLY}
+    failures: list[tuple[str, int, BaseException]] = []
+    for host, port in endpoint.hosts:
+        try:
+            opened = await _open_at(
+                endpoint.only(host, port), purpose=purpose, settings=early, attributes="read-write"
+            )
+        except FAILURES as error:
+            if not passes_by(error) and not isinstance(error, socket.gaierror):
+                raise explain(error, endpoint.only(host, port)) from error
+            failures.append((host, port, error))
+            continue
+        for name in late:
+            await opened.execute(f"SET {name} = on")
+        return opened, (host, port)
+    raise NoneServes(failures)
+
+
+class NoneServes(ConnectionError):
+    """None of several hosts took a connection; trying again may help."""
+
+    def __init__(self, failures: list[tuple[str, int, BaseException]]) -> None:
+        self.failures = failures
+        super().__init__()
+
+
+async def serving_host(endpoint: Endpoint) -> tuple[str, int]:
+    """The (host, port) to hand to a client that knows one only. Raises BackendUnavailable."""
+    if len(endpoint.hosts) == 1:
+        return endpoint.hosts[0]
+    try:
+        opened, found = await _open(endpoint, purpose="observe", settings={READ_ONLY: "on"})
+    except FAILURES as error:
+        raise _explained(error, endpoint) from error
+    with contextlib.suppress(*FAILURES):
+        await opened.close(timeout=2)
+    return found
+
+
+def _explained(error: BaseException, endpoint: Endpoint) -> BackendUnavailable:
+    return several(error.failures, endpoint) if isinstance(error, NoneServes) else explain(error, endpoint)
 
 
 @contextlib.asynccontextmanager
@@ -159,22 +108,25 @@ async def connection(
     Transient failures are retried for `patience_s` seconds, with growing random pauses. Raises
     BackendUnavailable for anything that goes wrong with the server, inside the block as well.
     """
-    settings = {"default_transaction_read_only": "on"} if read_only else {}
+    settings = {READ_ONLY: "on"} if read_only else {}
+    if purpose != "observe":
+        settings |= _UNLIMITED
     try:
         attempts = AsyncRetrying(
-            retry=retry_if_exception_type(TRANSIENT),
+            retry=retry_if_exception(passes_by),
             stop=stop_after_delay(patience_s),
             wait=wait_random_exponential(multiplier=0.2, max=3),
             reraise=True,
         )
-        opened: asyncpg.Connection = await attempts(_open, endpoint, purpose=purpose, settings=settings)
+        opened: asyncpg.Connection
+        opened, _ = await attempts(_open, endpoint, purpose=purpose, settings=settings)
         try:
             yield opened
         finally:
             with contextlib.suppress(*FAILURES):
                 await opened.close(timeout=2)
     except FAILURES as error:
-        raise explain(error, endpoint) from error
+        raise _explained(error, endpoint) from error
 
 
 async def while_open(opened: asyncpg.Connection, operation: Coroutine[Any, Any, T]) -> T:

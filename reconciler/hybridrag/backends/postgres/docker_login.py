@@ -18,9 +18,11 @@ import asyncpg
 from hybridrag.errors import BackendUnavailable
 from hybridrag.model.secret import Secret
 
-from .client import TRANSIENT, Endpoint, connection
+from .client import connection
 from .docker_engine import put_private, run_inside
 from .docker_facts import ADDRESS
+from .endpoint import Endpoint
+from .failures import TRANSIENT
 from .spec import TlsSpec
 
 _PAUSE_S = 0.1
@@ -43,8 +45,7 @@ class Login:
     def endpoint(self) -> Endpoint:
         return Endpoint(
             name=self.name,
-            host=ADDRESS,
-            port=self.port,
+            hosts=((ADDRESS, self.port),),
             user=self.user,
             database=self.database,
             password=lambda: self.password,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import asyncpg
 
@@ -13,7 +14,8 @@ from hybridrag.model.data import NAMESPACES
 from hybridrag.model.facts import Facts, Value
 from hybridrag.model.ports import Embedding
 
-from .client import Endpoint, connection
+from .client import connection
+from .endpoint import Endpoint
 from .tables import TABLES, index_name, table_name
 
 OBSERVE_TIMEOUT_S = 20.0
@@ -31,8 +33,35 @@ SELECT current_setting('server_version_num')::int AS version_num,
        has_database_privilege(current_database(), 'CREATE') AS may_create_schema,
        coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_create_tables,
        current_setting('server_encoding') AS encoding,
-       pg_is_in_recovery() AS standby
+       pg_is_in_recovery() AS standby,
+       current_setting('default_transaction_read_only') = 'on' AS read_only,
+       (SELECT min(n) FROM (
+           SELECT current_setting('max_connections')::int
+                  - current_setting('superuser_reserved_connections')::int
+                  - coalesce(current_setting('reserved_connections', true)::int, 0)
+           UNION ALL SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user AND rolconnlimit >= 0
+           UNION ALL SELECT datconnlimit FROM pg_database WHERE datname = current_database() AND datconnlimit >= 0
+       ) AS limits (n)) AS connection_limit,
+       (SELECT min(service) FROM pg_roles JOIN unnest($1::text[], $2::text[]) AS known (role, service)
+           ON rolname = role) AS service
 """
+_SERVICES = {
+    "rds_superuser": "rds",
+    "cloudsqlsuperuser": "cloudsql",
+    "azure_pg_admin": "azure",
+    "supabase_admin": "supabase",
+}
+"""Managed services by a role that only they have. Nothing here may be volatile: facts decide whether a plan is stale."""
+_CREATE_EXTENSION = {
+    "rds": "as the master user (rds_superuser), in that database: CREATE EXTENSION vector",
+    "cloudsql": "as a member of cloudsqlsuperuser (postgres), in that database: CREATE EXTENSION vector",
+    "azure": "add VECTOR to the server parameter azure.extensions; then, as a member of azure_pg_admin, in that "
+    "database: CREATE EXTENSION vector",
+    "supabase": "enable vector below Database, Extensions in the dashboard, or as postgres: CREATE EXTENSION vector",
+}
+_OWN_CONNECTIONS = 2
+"""What a migration holds while LightRAG's pool is open: the writer's session, and one that looks."""
+_HNSW_SINCE = (0, 5)
 
 
 async def observe_server(endpoint: Endpoint) -> tuple[Facts, Facts]:
@@ -50,16 +79,20 @@ async def observe_server(endpoint: Endpoint) -> tuple[Facts, Facts]:
 
 async def _observe_server(endpoint: Endpoint) -> tuple[Facts, Facts]:
     started = time.perf_counter()
-    async with connection(endpoint, purpose="observe", read_only=True) as opened:
+    # Read-only by its transaction: a read-only session would hide the server's own setting.
+    async with (
+        connection(endpoint, purpose="observe", read_only=False) as opened,
+        opened.transaction(readonly=True),
+    ):
         latency = time.perf_counter() - started
-        row = await opened.fetchrow(_SERVER)
+        row = await opened.fetchrow(_SERVER, list(_SERVICES), list(_SERVICES.values()))
         size = await opened.fetchval("SELECT pg_database_size(current_database())")
     facts: dict[str, Value] = {"type": "postgres", "reachable": True, **dict(row)}
     return facts, {"latency_ms": round(latency * 1000, 1), "bytes": size}
 
 
-def problems(name: str, facts: Facts, embedding: Embedding) -> list[HybridragError]:
-    """Why a server, as observed, cannot take LightRAG's data. Pure."""
+def problems(name: str, facts: Facts, embedding: Embedding, *, pool: int) -> list[HybridragError]:
+    """Why a server, as observed, cannot take LightRAG's data through `pool` connections. Pure."""
     if not facts.get("reachable"):
         hint = facts.get("hint")
         return [BackendUnavailable(str(facts.get("problem")), hint=str(hint) if hint else None)]
@@ -74,23 +107,18 @@ def problems(name: str, facts: Facts, embedding: Embedding) -> list[HybridragErr
         )
     if facts.get("standby"):
         refuse("it is a read-only standby", f"name the primary in backends.{name}.host")
+    elif facts.get("read_only"):
+        refuse(
+            "its sessions are read-only (default_transaction_read_only); managed servers set this when they ran full",
+            "make room or enlarge the disk; then, as an administrator: "
+            "ALTER DATABASE <database> RESET default_transaction_read_only",
+        )
     if facts.get("encoding") != "UTF8":
         refuse(
             f"its database is encoded in {facts.get('encoding')}", "create a database with ENCODING 'UTF8'"
         )
-    if facts.get("pgvector") is None:
-        if facts.get("pgvector_available") is None:
-            refuse(
-                "the extension pgvector is not installed on the server",
-                "install it there (Debian: apt-get install postgresql-<version>-pgvector), then run hybridrag plan",
-            )
-        elif not (
-            facts.get("superuser") or (facts.get("pgvector_trusted") and facts.get("may_create_schema"))
-        ):
-            refuse(
-                "the extension pgvector is there but not created, and this user has no right to create it",
-                "as an administrator, in that database: CREATE EXTENSION vector; then run hybridrag plan",
-            )
+    for what, hint in (*_extension_problems(facts), *_connection_problems(name, facts, pool)):
+        refuse(what, hint)
     if not facts.get("may_create_schema") or not facts.get("may_create_tables"):
         missing = "schemas in the database" if not facts.get("may_create_schema") else "tables in its schema"
         refuse(
@@ -104,6 +132,50 @@ def problems(name: str, facts: Facts, embedding: Embedding) -> list[HybridragErr
             "keep this database on its present backend until halfvec indexes are supported",
         )
     return found
+
+
+def _extension_problems(facts: Facts) -> Iterator[tuple[str, str]]:
+    """(what, hint) about pgvector: there, created, new enough."""
+    made, there = facts.get("pgvector"), facts.get("pgvector_available")
+    service = str(facts.get("service"))
+    too_old = f"pgvector {made or there} knows no HNSW index, 0.5.0 or newer is needed"
+    if made is None and there is None:
+        yield (
+            "the extension pgvector is not installed on the server",
+            "upgrade the instance to a version that its service offers pgvector for, then run hybridrag plan"
+            if service in _CREATE_EXTENSION
+            else "install it there (Debian: apt-get install postgresql-<version>-pgvector), then run hybridrag plan",
+        )
+    elif (made is None or _version(there) < _HNSW_SINCE) and _version(made or there) < _HNSW_SINCE:
+        yield too_old, "install a newer pgvector on the server, then run hybridrag plan"
+    elif _version(made or there) < _HNSW_SINCE:
+        yield too_old, "as an administrator, in that database: ALTER EXTENSION vector UPDATE"
+    elif made is None and not (
+        facts.get("superuser") or (facts.get("pgvector_trusted") and facts.get("may_create_schema"))
+    ):
+        how = _CREATE_EXTENSION.get(service, "as an administrator, in that database: CREATE EXTENSION vector")
+        yield (
+            "the extension pgvector is there but not created, and this user has no right to create it",
+            f"{how}; then run hybridrag plan",
+        )
+
+
+def _connection_problems(name: str, facts: Facts, pool: int) -> Iterator[tuple[str, str]]:
+    """(what, hint) where LightRAG's pool and our own sessions do not fit."""
+    limit = facts.get("connection_limit")
+    if not isinstance(limit, int) or limit >= pool + _OWN_CONNECTIONS:
+        return
+    fits = limit - _OWN_CONNECTIONS
+    grow = "as an administrator raise max_connections, or the CONNECTION LIMIT of the role or database"
+    yield (
+        f"it allows this user {limit} connections; pool.max is {pool}, and a migration holds {_OWN_CONNECTIONS} more",
+        f"set backends.{name}.pool.max to {fits}, or {grow}" if fits >= 1 else grow,
+    )
+
+
+def _version(text: Value) -> tuple[int, ...]:
+    """(0, 5) of "0.5.1"; (0,) where there is none."""
+    return tuple(int(part) for part in re.findall(r"\d+", str(text or "0"))[:2])
 
 
 def _number(facts: Facts, name: str) -> int:
@@ -150,7 +222,7 @@ async def _existing(opened: asyncpg.Connection, names: Iterable[str]) -> set[str
 async def _foreign_vectors(opened: asyncpg.Connection, workspace: str, ours: set[str]) -> str | None:
     """Vector tables of another model (or without suffix) that hold rows of this workspace."""
     rows = await opened.fetch(
-        r"SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename LIKE 'lightrag\_vdb\_%'"
+        r"SELECT tablename FROM pg_tables WHERE schemaname = current_schema() AND tablename LIKE 'lightrag\_vdb\_%'"
     )
     holding: list[str] = []
     for row in rows:

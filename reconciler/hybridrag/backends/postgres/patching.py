@@ -11,8 +11,9 @@ from hybridrag.errors import PlanRefused
 from hybridrag.model.data import EDGE_SEPARATOR, Batch
 from hybridrag.model.ports import Embedding
 
-from .client import Endpoint, connection, while_open
+from .client import connection, while_open
 from .copy_binary import Decoder, Encoder, RowSplitter
+from .endpoint import Endpoint
 from .ledger import Ledger
 from .rows import Shape
 from .tables import table_name

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from hybridrag.model.room import Room
 
-from .client import Endpoint, connection
+from .client import connection
+from .endpoint import Endpoint
 
 _HERE = ("127.0.0.1", "localhost", "::1")
 _PLACE = """
@@ -18,7 +19,7 @@ SELECT CASE WHEN pg_has_role('pg_read_all_settings', 'MEMBER') THEN current_sett
 
 async def room_beside_us(endpoint: Endpoint) -> Room | None:
     """The volume of its data directory; None for one that is elsewhere, or closed to us. Raises BackendUnavailable."""
-    if endpoint.host not in _HERE and not endpoint.host.startswith("/"):
+    if not all(host in _HERE or host.startswith("/") for host, _ in endpoint.hosts):
         return None
     async with connection(endpoint, purpose="observe", read_only=True) as opened:
         found = await opened.fetchrow(_PLACE)

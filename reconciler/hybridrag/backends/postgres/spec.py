@@ -78,13 +78,46 @@ class DockerProvision(Strict):
         return self
 
 
-class TlsSpec(Strict):
-    """TLS towards the server, in libpq's words."""
+TlsMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
-    mode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
-    ca: Path | None = Field(default=None, description="Root certificate file.")
+
+class TlsSpec(Strict):
+    """TLS towards the server, in libpq's words and meaning."""
+
+    mode: TlsMode = "prefer"
+    ca: Path | None = Field(
+        default=None,
+        description="Root certificate file; default for verify-ca and verify-full: the system's store.",
+    )
     cert: Path | None = Field(default=None, description="Client certificate file.")
-    key: Path | None = Field(default=None, description="Client key file.")
+    key: Path | None = Field(default=None, description="Client key file, without a passphrase.")
+
+    @model_validator(mode="after")
+    def _pair(self) -> TlsSpec:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("cert and key belong together; give both or neither")
+        return self
+
+
+SETTING_NAME = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$"
+SettingName = Annotated[
+    str,
+    Field(
+        pattern=SETTING_NAME,
+        json_schema_extra={"patternErrorMessage": "must be the name of a Postgres setting"},
+    ),
+]
+RESERVED_SETTINGS = frozenset(
+    {
+        "client_encoding",
+        "datestyle",
+        "intervalstyle",
+        "timezone",
+        "default_transaction_read_only",
+        "is_superuser",
+    }
+)
+"""A copy is exact only under our own values of these."""
 
 
 class PoolSpec(Strict):
@@ -107,12 +140,24 @@ class VectorIndexSpec(Strict):
         return self
 
 
+_IN_STRING = ("host", "port", "user", "database", "password", "options")
+
+
 class PostgresSpec(Strict):
     """A Postgres server with pgvector. Without `provision` it is external: never created, never destroyed."""
 
     type: Literal["postgres"]
     provision: Annotated[EmbeddedProvision | DockerProvision, Field(discriminator="driver")] | None = None
-    host: str = Field(default="127.0.0.1", min_length=1)
+    connection_string: SecretRef | None = Field(
+        default=None,
+        description="Where a URI (postgresql://…) or libpq's keywords (host=… user=…) are found; instead of host, "
+        "port, user, database, password and options.",
+    )
+    host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="Name, address, or folder of a unix socket; several with commas, of which the writable one is used.",
+    )
     port: int | None = Field(
         default=None,
         ge=1,
@@ -122,6 +167,10 @@ class PostgresSpec(Strict):
     user: str = Field(default="hybridrag", min_length=1, max_length=63)
     database: str = Field(default="hybridrag", min_length=1, max_length=63)
     password: SecretRef | None = None
+    options: dict[SettingName, str | int | float | bool] = Field(
+        default_factory=dict,
+        description="Settings of every session, such as search_path; for LightRAG's sessions as well.",
+    )
     tls: TlsSpec = TlsSpec()
     pool: PoolSpec = PoolSpec()
     vector_index: VectorIndexSpec = VectorIndexSpec()
@@ -133,6 +182,41 @@ class PostgresSpec(Strict):
         if self.port is not None and self._inner_port not in (None, self.port):
             raise ValueError(f"port is {self.port} here and {self._inner_port} in provision; give one")
         return self
+
+    @model_validator(mode="after")
+    def _said_once(self) -> PostgresSpec:
+        if self.connection_string is None:
+            return self
+        if self.provision is not None:
+            raise ValueError("connection_string leads to an external server; remove it, or provision")
+        if twice := [name for name in _IN_STRING if name in self.model_fields_set]:
+            raise ValueError(f"connection_string says it already; remove {', '.join(twice)}")
+        return self
+
+    @model_validator(mode="after")
+    def _understood(self) -> PostgresSpec:
+        if any(not host or any(c.isspace() for c in host) for host in self.hosts):
+            raise ValueError('host must be one name or address, or several as in "a.example,b.example"')
+        for name, value in self.settings.items():
+            if name.lower() in RESERVED_SETTINGS:
+                raise ValueError(f'options: hybridrag sets "{name}" itself; remove it')
+            if "&" in value:
+                raise ValueError(f'options: LightRAG cannot pass on a value with "&" ({name})')
+        return self
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """One, or several; an IPv6 address without brackets."""
+        return tuple(host.removeprefix("[").removesuffix("]") for host in self.host.split(","))
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """`options` in Postgres' words."""
+        words = {True: "on", False: "off"}
+        return {
+            name: words[value] if isinstance(value, bool) else str(value)
+            for name, value in self.options.items()
+        }
 
     @property
     def declared_port(self) -> int | None:

@@ -10,11 +10,13 @@ import asyncpg
 from hybridrag.errors import PlanRefused
 from hybridrag.model.data import ALL_SLOTS, NAMESPACES, Batch, Slot
 from hybridrag.model.facts import Facts, digest_of
-from hybridrag.model.ports import Embedding, Examination, SchemaMaker, Selection
+from hybridrag.model.ports import Embedding, Examination, Glance, SchemaMaker, Selection, Store
 
 from . import patching
-from .client import Endpoint, connection
+from .client import connection
 from .copy_binary import Decoder, RowSplitter
+from .endpoint import Endpoint
+from .glance import glance_workspaces
 from .ledger import Ledger
 from .observe import observe_store
 from .rows import Shape
@@ -124,6 +126,11 @@ class PostgresStore:
 
     async def observe(self) -> tuple[Facts, Facts]:
         return await observe_store(self._endpoint, self._workspace, self._embedding)
+
+    async def glance(self, others: Sequence[Store] = ()) -> list[Glance]:
+        mine = [self, *(other for other in others if isinstance(other, PostgresStore))]
+        places = [(store._workspace, store._embedding) for store in mine]
+        return await glance_workspaces(self._endpoint, places)
 
     def selection(self) -> Selection:
         return self._selection(self._workspace)

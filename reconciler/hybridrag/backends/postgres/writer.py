@@ -14,8 +14,10 @@ from hybridrag.model.data import NAMESPACES, Batch, Slot
 from hybridrag.model.plan import owner_of
 from hybridrag.model.ports import Embedding, Encoded, SchemaMaker, Selection
 
-from .client import FAILURES, Endpoint, connection, explain, while_open
+from .client import connection, while_open
 from .copy_binary import Encoder
+from .endpoint import Endpoint
+from .failures import FAILURES, explain
 from .ledger import Ledger, Mark
 from .rows import Shape
 from .tables import index_name, table_name

@@ -1,0 +1,82 @@
+"""Sentences about a database that status for people and status for machines share."""
+
+from __future__ import annotations
+
+from hybridrag.engine.status import DatabaseStatus, Migration
+
+from .units import duration, size
+
+
+def way_out(database: DatabaseStatus) -> str:
+    """The command that moves a database out of its files, ready to paste."""
+    if database.move_to is None:
+        return "hybridrag backend setup-docker"
+    return f"hybridrag migrate {database.database} --to {database.move_to}"
+
+
+def size_warnings(database: DatabaseStatus) -> list[str]:
+    """One sentence for each file above its threshold, and one for the total."""
+    command, limits = way_out(database), database.thresholds
+    found = []
+    for name in database.oversized:
+        if name:
+            told = f"{name}: {size(database.sizes[name])}, above the threshold of {size(limits.file_bytes)}"
+        else:
+            told = f"all files: {size(database.size or 0)}, above the threshold of {size(limits.total_bytes)}"
+        found.append(f"{told}; consider a database server: {command}")
+    return found
+
+
+def size_remark(database: DatabaseStatus) -> str:
+    """All of that in one short sentence."""
+    files = [name for name in database.oversized if name]
+    told = []
+    if files:
+        which = files[0] if len(files) == 1 else f"{len(files)} files"
+        told.append(f"{which} above {size(database.thresholds.file_bytes)}")
+    if "" in database.oversized:
+        told.append(f"{size(database.size or 0)} in all, above {size(database.thresholds.total_bytes)}")
+    return "; ".join(told)
+
+
+def warnings(database: DatabaseStatus) -> list[str]:
+    """Everything that is not as it should be: what is broken first, then what is too big."""
+    return [*database.problems, *size_warnings(database)]
+
+
+_BEGUN = {
+    "validate": "checking the source",
+    "pause": "holding the source still",
+    "migrate": "preparing the target",
+    "verify": "comparing",
+    "switch": "switching",
+    "resume": "releasing the source",
+}
+"""A step that began, and has not counted anything yet."""
+
+
+def migration_words(migration: Migration) -> str:
+    """How far a move is, or was when it ended; for people."""
+    told = _BEGUN.get(migration.phase, migration.phase)
+    if migration.total:
+        share = 100 * migration.records // migration.total
+        told += f" {migration.records:,} of {migration.total:,} records ({share} %)"
+    elif migration.records:
+        told += f", {migration.records:,} records"
+    if migration.state == "running":
+        if migration.rate:
+            told += f", {migration.rate:,.0f}/s"
+        if migration.eta_s is not None:
+            told += f", {duration(migration.eta_s)} left"
+        return f"migrating: {told}"
+    if migration.state == "failed" and migration.error:
+        return f"migration failed: {migration.error}"
+    return f"migration {migration.state} ({told})"
+
+
+def count(database: DatabaseStatus, namespace: str) -> str:
+    """12,345 when counted, ~12,000 when estimated, ? when not known."""
+    number = database.records.get(namespace)
+    if number is None:
+        return "?"
+    return f"{'~' if namespace in database.estimated else ''}{number:,}"
