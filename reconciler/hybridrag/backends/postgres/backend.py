@@ -13,6 +13,8 @@ from hybridrag.model.facts import Facts, Value
 from hybridrag.model.ports import Embedding, SchemaMaker, Selection
 from hybridrag.model.secret import Secret, SecretResolver
 
+from . import indexes as vector_index
+from .building import budget_of
 from .client import Endpoint
 from .driver import DECISIVE, LISTENING, ServerDriver
 from .drivers import driver_of
@@ -101,7 +103,7 @@ class PostgresBackend:
         return {"type": "postgres", **own, "reachable": False, "problem": problem, "hint": hint}, told
 
     def problems(self, facts: Facts, embedding: Embedding) -> list[HybridragError]:
-        return problems(self.name, facts, embedding)
+        return problems(self.name, facts, embedding, self._spec.vector_index)
 
     async def provision(self) -> None:
         if self._server is not None:
@@ -128,7 +130,16 @@ class PostgresBackend:
     def store(
         self, path: str, workspace: str, embedding: Embedding, slots: frozenset[Slot] = ALL_SLOTS
     ) -> PostgresStore:
-        return PostgresStore(self._endpoint(), workspace, embedding, self._schema, self._selection, slots)
+        return PostgresStore(
+            self._endpoint(),
+            workspace,
+            embedding,
+            self._schema,
+            self._selection,
+            slots,
+            self._spec.vector_index,
+            budget_of(self._spec),
+        )
 
     def _selection(self, workspace: str) -> Selection:
         endpoint, spec = self._endpoint(), self._spec
@@ -139,10 +150,11 @@ class PostgresBackend:
             "POSTGRES_DATABASE": endpoint.database,
             "POSTGRES_WORKSPACE": workspace,
             "POSTGRES_MAX_CONNECTIONS": str(spec.pool.max),
-            "POSTGRES_VECTOR_INDEX_TYPE": spec.vector_index.type.upper(),
-            "POSTGRES_HNSW_M": str(spec.vector_index.m),
-            "POSTGRES_HNSW_EF": str(spec.vector_index.ef_construction),
+            **vector_index.variables(spec.vector_index),
         }
+        if searching := vector_index.search_settings(spec.vector_index):
+            present = variables.get("POSTGRES_SERVER_SETTINGS")
+            variables["POSTGRES_SERVER_SETTINGS"] = vector_index.with_settings(present, searching)
         if spec.tls.mode != "prefer":
             variables["POSTGRES_SSL_MODE"] = spec.tls.mode
         for name, value in (("ROOT_CERT", spec.tls.ca), ("CERT", spec.tls.cert), ("KEY", spec.tls.key)):
