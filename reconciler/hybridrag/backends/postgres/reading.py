@@ -53,10 +53,9 @@ class PostgresReader:
     @contextlib.asynccontextmanager
     async def _session(self) -> AsyncIterator[asyncpg.Connection]:
         """A read-only transaction with one view of everything; the exported one, where there is one."""
-        async with (
-            connection(self._endpoint, purpose="read", read_only=True, patience_s=10) as opened,
-            opened.transaction(isolation="repeatable_read", readonly=True),
-        ):
+        async with connection(self._endpoint, purpose="read", read_only=True, patience_s=10) as opened:
+            # Ended by closing the session: a stream that is given up leaves it unfit for a ROLLBACK.
+            await opened.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             if self._snapshot is not None:
                 await opened.execute(f"SET TRANSACTION SNAPSHOT '{self._snapshot}'")
             await opened.execute(_IN_PLACE)

@@ -131,8 +131,12 @@ async def _search(
     opened: asyncpg.Connection, table: str, kind: str, workspace: str, text: str, settings: str
 ) -> list[float]:
     query = _NEAREST.format(table=table, kind=kind, limit=TOP_K)
-    async with opened.transaction():
+    attempt = opened.transaction()
+    await attempt.start()
+    try:
         for pair in filter(None, settings.split("&")):
             name, _, value = pair.partition("=")
             await opened.fetchval("SELECT set_config($1, $2, true)", name, value)
         return [row[0] for row in await opened.fetch(query, workspace, text)]
+    finally:
+        await attempt.rollback()  # takes the settings back; a commit would keep them for the next search

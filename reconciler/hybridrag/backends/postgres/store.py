@@ -79,14 +79,18 @@ class PostgresStore:
         return self._shapes[batch.namespace].examine(batch, into)
 
     async def related(self) -> list[str]:
-        """Columns that no stream carries: a chunk vector repeats tokens and order of its chunk, where both are here."""
+        """Columns that no stream carries: a chunk vector repeats tokens and order of its chunk.
+
+        They are empty in vectors that came here before the chunks did, and LightRAG never reads them.
+        """
         if not {Slot.KV, Slot.VECTOR} <= self._slots:
             return []
         chunks, vectors = (table_name(name, self._embedding) for name in ("text_chunks", "chunks"))
         async with connection(self._endpoint, purpose="verify", read_only=True, patience_s=10) as opened:
             apart = await opened.fetchval(
                 f"SELECT count(*) FROM {vectors} v JOIN {chunks} c USING (workspace, id) WHERE v.workspace = $1 "
-                "AND (v.tokens, v.chunk_order_index) IS DISTINCT FROM (c.tokens, c.chunk_order_index)",
+                "AND (v.tokens, v.chunk_order_index) IS DISTINCT FROM (c.tokens, c.chunk_order_index) "
+                "AND num_nonnulls(v.tokens, v.chunk_order_index) > 0",
                 self._workspace,
             )
         return [f"{apart:,} chunk vectors disagree with their chunk in tokens or order"] if apart else []
