@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import asyncpg
@@ -154,6 +155,15 @@ async def test_two_writers_of_different_slots_do_not_wait_for_each_other(
         await third.close()
     finally:
         await other.close()
+
+
+async def test_slots_that_arrive_at_the_same_time(
+    server: Server, database: str, sql: asyncpg.Connection
+) -> None:
+    """Two writers in an empty database: LightRAG creates the tables for one after the other."""
+    parts = [store(server, database, slots=slots) for slots in (VECTOR, KV | GRAPH)]
+    await asyncio.gather(*(move(example().reader(), part, f"o-{n}") for n, part in enumerate(parts)))
+    assert (await difference(example().reader(), store(server, database))).equal
 
 
 async def test_marks_of_an_earlier_version_speak_for_every_slot_and_are_kept(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import asyncpg
 import pytest
 
 from hybridrag.backends.postgres.reading import PostgresReader
 from hybridrag.backends.postgres.tables import table_name
-from hybridrag.errors import NotFound, SourceUnreadable
+from hybridrag.errors import BackendUnavailable, NotFound, SourceUnreadable
 from hybridrag.migrate.copying import copy
 from hybridrag.model.data import BY_NAME, NAMESPACES, Batch, Slot
 from hybridrag.model.ports import Embedding, Examination
@@ -183,6 +184,39 @@ async def test_a_snapshot_shows_one_moment_whatever_commits_meanwhile(
             assert [batch async for batch in source.reader().read(name)] == []
 
 
+async def test_a_snapshot_whose_session_died_is_told_in_words(
+    server: Server, database: str, filled: asyncpg.Connection
+) -> None:
+    with contextlib.suppress(BackendUnavailable):  # the holder's own end
+        async with store(server, database).reader().snapshot() as frozen:
+            await filled.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'hybridrag read'"
+            )
+            await asyncio.sleep(0.2)
+            with pytest.raises(BackendUnavailable, match="ended the session that kept the source's snapshot"):
+                await frozen.fingerprint()
+
+
+async def test_a_user_who_may_only_read_is_enough_for_a_source(
+    server: Server, database: str, filled: asyncpg.Connection
+) -> None:
+    role = f"reader_{database}"
+    await filled.execute(
+        f"CREATE ROLE {role} LOGIN PASSWORD 'pw'; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"
+    )
+    try:
+        source = store(replace(server, user=role, password="pw"), database)
+        facts, _ = await source.observe()
+        assert (facts["exists"], facts["migration"]) == (True, None)
+        async with source.reader().snapshot() as frozen:
+            assert await frozen.unfinished() == []
+            target = store(server, database, "third")
+            await move(frozen, target)
+            assert (await difference(frozen, target)).equal
+    finally:
+        await filled.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
 async def test_what_it_tells_of_itself(server: Server, database: str, filled: asyncpg.Connection) -> None:
     facts, _ = await store(server, database).observe()
     assert facts["exists"] is True
@@ -215,6 +249,26 @@ async def test_an_empty_place_and_a_wrong_model_are_told_in_words(
     with pytest.raises(SourceUnreadable, match="lightrag_vdb_chunks_other_96d"):
         async for _ in wrong.reader().read("chunks"):
             pass
+
+
+async def test_a_graph_in_apache_age_is_not_taken_for_an_empty_one(
+    server: Server, database: str, filled: asyncpg.Connection
+) -> None:
+    """PGGraphStorage leaves the graph's tables empty; moving on would lose the graph without a word."""
+    await filled.execute("DELETE FROM lightrag_graph_nodes WHERE workspace = 'notes'")
+    assert (await store(server, database).observe())[0]["exists"] is True, "a database without a graph is one"
+    await filled.execute(
+        "CREATE SCHEMA notes_chunk_entity_relation; SET search_path = notes_chunk_entity_relation; "
+        "CREATE TABLE _ag_label_vertex (id int); CREATE TABLE base () INHERITS (_ag_label_vertex)"
+    )
+    assert (await store(server, database).observe())[0]["exists"] is True, "nor does an empty graph matter"
+    await filled.execute("INSERT INTO base VALUES (1)")
+    facts, _ = await store(server, database).observe()
+    assert facts["exists"] is False
+    assert 'Apache AGE (PGGraphStorage, graph "notes_chunk_entity_relation")' in str(facts["missing"])
+    assert (await store(server, database, "neighbour").observe())[0]["exists"] is True
+    without = store(server, database, slots=frozenset(Slot) - {Slot.GRAPH})
+    assert (await without.observe())[0]["exists"] is True
 
 
 async def test_a_database_of_an_older_lightrag_is_read(

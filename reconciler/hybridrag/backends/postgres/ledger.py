@@ -38,6 +38,13 @@ CREATE TABLE IF NOT EXISTS hybridrag_ledger.checkpoint (
     PRIMARY KEY (workspace, namespace)
 );
 """
+VISIBLE = """
+SELECT EXISTS (
+    SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = 'hybridrag_ledger' AND c.relname = $1
+      AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'))
+"""
+"""Whether one of the tables is there for this user; one who only reads a source may not see another user's ledger."""
 _ONE_MARK_A_WORKSPACE = """
 SELECT to_regclass('hybridrag_ledger.migration') IS NOT NULL AND NOT EXISTS (
     SELECT 1 FROM pg_attribute
@@ -68,7 +75,7 @@ class Mark:
 
 async def marks_of(opened: asyncpg.Connection, workspace: str, slots: Iterable[Slot]) -> dict[Slot, Mark]:
     """The marks on some slots of a workspace. Reads the tables of an earlier version as well, and writes nothing."""
-    if await opened.fetchval("SELECT to_regclass('hybridrag_ledger.migration')") is None:
+    if not await opened.fetchval(VISIBLE, "migration"):
         return {}
     rows = await opened.fetch(
         "SELECT m.*, m.indexes::text AS dropped FROM hybridrag_ledger.migration m WHERE workspace = $1",
@@ -126,6 +133,20 @@ class Ledger:
                 return False
             held.append(key)
         return True
+
+    async def lock_schema(self) -> bool:
+        """Take the lock on creating tables in this database; False while another session holds it.
+
+        Never wait for it in the server: LightRAG's CREATE INDEX CONCURRENTLY would wait for whoever waits.
+        """
+        return bool(
+            await self._opened.fetchval(
+                "SELECT pg_try_advisory_lock(hashtext('hybridrag'), hashtext('schema'))"
+            )
+        )
+
+    async def unlock_schema(self) -> None:
+        await self._opened.execute("SELECT pg_advisory_unlock(hashtext('hybridrag'), hashtext('schema'))")
 
     async def create(self) -> None:
         """Make the tables, or bring those of an earlier version up to date with everything they hold."""

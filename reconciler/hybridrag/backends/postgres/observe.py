@@ -14,10 +14,11 @@ from hybridrag.model.facts import Facts, Value
 from hybridrag.model.ports import Embedding
 
 from .activity import writes_under_way
+from .age import graph_in_age
 from .client import Endpoint, connection
 from .fingerprint import Tally, fingerprint_of, tally_all
 from .indexes import index_problems, name_of
-from .ledger import marks_of, together
+from .ledger import VISIBLE, marks_of, together
 from .spec import VectorIndexSpec
 from .tables import TABLES, table_name
 
@@ -143,6 +144,8 @@ async def observe_store(
         if Slot.VECTOR in slots:
             facts["foreign_vectors"] = await _foreign_vectors(opened, workspace, set(tables.values()))
         facts.update(_as_source(endpoint, workspace, tables, tallies))
+        if Slot.GRAPH in slots and not facts["records/nodes"]:
+            facts.update(_in_age(workspace, await graph_in_age(opened, workspace)))
         if facts["exists"]:
             facts["fingerprint"] = await fingerprint_of(opened, workspace, present, tallies)
             under_way = await writes_under_way(opened, workspace, embedding, slots)
@@ -165,6 +168,13 @@ def _as_source(
     return {"exists": False, "missing": f'{where} holds no rows of workspace "{workspace}"'}
 
 
+def _in_age(workspace: str, graph: str | None) -> dict[str, Value]:
+    if graph is None:
+        return {}
+    words = f'the graph of workspace "{workspace}" is kept in Apache AGE (PGGraphStorage, graph "{graph}")'
+    return {"exists": False, "missing": f"{words}, which cannot be read yet"}
+
+
 async def _foreign_vectors(opened: asyncpg.Connection, workspace: str, ours: set[str]) -> str | None:
     """Vector tables of another model (or without suffix) that hold rows of this workspace."""
     rows = await opened.fetch(
@@ -181,7 +191,7 @@ async def _foreign_vectors(opened: asyncpg.Connection, workspace: str, ours: set
 
 
 async def _details(opened: asyncpg.Connection, workspace: str, streams: list[str]) -> Facts:
-    if await opened.fetchval("SELECT to_regclass('hybridrag_ledger.checkpoint')") is None:
+    if not await opened.fetchval(VISIBLE, "checkpoint"):
         return {}
     done = await opened.fetchval(
         "SELECT coalesce(sum(records), 0)::bigint FROM hybridrag_ledger.checkpoint "

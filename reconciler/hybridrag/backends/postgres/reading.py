@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Collection
 
 import asyncpg
 
-from hybridrag.errors import NotFound, SourceUnreadable
+from hybridrag.errors import BackendUnavailable, NotFound, SourceUnreadable
 from hybridrag.model.data import ALL_SLOTS, Batch, Slot
 from hybridrag.model.ports import Embedding
 
@@ -57,9 +57,19 @@ class PostgresReader:
             # Ended by closing the session: a stream that is given up leaves it unfit for a ROLLBACK.
             await opened.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             if self._snapshot is not None:
-                await opened.execute(f"SET TRANSACTION SNAPSHOT '{self._snapshot}'")
+                await self._join(opened, self._snapshot)
             await opened.execute(_IN_PLACE)
             yield opened
+
+    async def _join(self, opened: asyncpg.Connection, snapshot: str) -> None:
+        try:
+            await opened.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
+        except (asyncpg.InvalidParameterValueError, asyncpg.UndefinedObjectError):
+            raise BackendUnavailable(
+                f'backend "{self._endpoint.name}" (postgres at {self._endpoint.address}) ended the session that kept the '
+                "source's snapshot",
+                hint="see its log and that it runs (hybridrag status); then hybridrag apply goes on from the checkpoint",
+            ) from None
 
     @contextlib.asynccontextmanager
     async def snapshot(self) -> AsyncIterator[PostgresReader]:

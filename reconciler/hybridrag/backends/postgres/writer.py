@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import asyncpg
@@ -27,6 +27,8 @@ from .tables import TABLES, index_name, table_name
 
 LOCK_PATIENCE_S = 20.0
 """How long a dead predecessor's session may take to be noticed by the server (it checks every 2 s)."""
+SCHEMA_PATIENCE_S = 200.0
+"""Longer than LightRAG may take to create its tables."""
 _BULK = """
 SET synchronous_commit = off;
 SET client_connection_check_interval = '2s';
@@ -99,11 +101,6 @@ class PostgresWriter:
             await self._clear(marks)
             marks = {}
         if not marks:
-            await self._refuse_another_index()
-            await self._create_schema()
-            await self._refuse_another_column()
-            await self._complete_schema()
-            await self._refuse_foreign_data()
             await self._begin()
         await self._opened.execute(_BULK)
         return await self._ledger.checkpoints()
@@ -157,6 +154,18 @@ class PostgresWriter:
                 raise self._in_use(f"{table} already holds rows of it that are not ours")
 
     async def _begin(self) -> None:
+        """Have the tables made and note the migration; one writer at a time, as LightRAG's start bears no other."""
+        busy = f'another session of hybridrag is creating tables in backend "{self._task.endpoint.name}"'
+        await _take(self._ledger.lock_schema, SCHEMA_PATIENCE_S, busy)
+        await self._refuse_another_index()
+        await self._create_schema()
+        await self._refuse_another_column()
+        await self._complete_schema()
+        await self._refuse_foreign_data()
+        await self._note()
+        await self._ledger.unlock_schema()
+
+    async def _note(self) -> None:
         """Note the migration and, where no neighbour needs them, drop the vector indexes; all or nothing."""
         async with self._opened.transaction():
             dropped: dict[str, str] = {}
@@ -250,6 +259,15 @@ class PostgresWriter:
             raise self._in_use("another run has taken it over meanwhile")
 
 
+async def _take(lock: Callable[[], Awaitable[bool]], patience_s: float, busy: str) -> None:
+    """Ask for a lock until it is ours. Raises BackendUnavailable when `patience_s` is over."""
+    deadline = time.monotonic() + patience_s
+    while not await lock():
+        if time.monotonic() > deadline:
+            raise BackendUnavailable(busy, hint="wait for it to end, then run hybridrag apply")
+        await asyncio.sleep(0.25)
+
+
 async def _once(data: bytes) -> AsyncIterator[bytes]:
     yield data
 
@@ -269,15 +287,12 @@ class PostgresWriterSession:
             connection(task.endpoint, purpose="writer", read_only=False, patience_s=15)
         )
         try:
-            deadline = time.monotonic() + LOCK_PATIENCE_S
-            while not await Ledger(opened, task.workspace, task.slots).lock():
-                if time.monotonic() > deadline:
-                    raise BackendUnavailable(
-                        f'workspace "{task.workspace}" in backend "{task.endpoint.name}" is being written by another '
-                        "session of hybridrag",
-                        hint="wait for it to end, then run hybridrag apply",
-                    )
-                await asyncio.sleep(0.25)
+            await _take(
+                Ledger(opened, task.workspace, task.slots).lock,
+                LOCK_PATIENCE_S,
+                f'workspace "{task.workspace}" in backend "{task.endpoint.name}" is being written by another '
+                "session of hybridrag",
+            )
         except BaseException:
             await self._stack.aclose()
             raise
