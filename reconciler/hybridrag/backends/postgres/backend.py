@@ -16,6 +16,8 @@ from hybridrag.model.ports import Embedding, SchemaMaker, Selection
 from hybridrag.model.room import Room
 from hybridrag.model.secret import Secret, SecretRef, SecretResolver
 
+from . import indexes as vector_index
+from .building import budget_of
 from .client import serving_host
 from .driver import DECISIVE, LISTENING, ServerDriver
 from .drivers import driver_of
@@ -155,7 +157,7 @@ class PostgresBackend:
         return facts, details
 
     def problems(self, facts: Facts, embedding: Embedding) -> list[HybridragError]:
-        return problems(self.name, facts, embedding, pool=self._spec.pool.max)
+        return problems(self.name, facts, embedding, self._spec.vector_index, pool=self._spec.pool.max)
 
     async def provision(self) -> None:
         if self._server is not None:
@@ -182,7 +184,16 @@ class PostgresBackend:
     def store(
         self, path: str, workspace: str, embedding: Embedding, slots: frozenset[Slot] = ALL_SLOTS
     ) -> PostgresStore:
-        return PostgresStore(self._endpoint(), workspace, embedding, self._schema, self._selection, slots)
+        return PostgresStore(
+            self._endpoint(),
+            workspace,
+            embedding,
+            self._schema,
+            self._selection,
+            slots,
+            self._spec.vector_index,
+            budget_of(self._spec),
+        )
 
     def _selection(self, workspace: str) -> Selection:
         endpoint, spec = self._endpoint(), self._spec
@@ -194,13 +205,12 @@ class PostgresBackend:
             "POSTGRES_DATABASE": endpoint.database,
             "POSTGRES_WORKSPACE": workspace,
             "POSTGRES_MAX_CONNECTIONS": str(spec.pool.max),
-            "POSTGRES_VECTOR_INDEX_TYPE": spec.vector_index.type.upper(),
-            "POSTGRES_HNSW_M": str(spec.vector_index.m),
-            "POSTGRES_HNSW_EF": str(spec.vector_index.ef_construction),
+            **vector_index.variables(spec.vector_index),
         }
-        if endpoint.settings:
-            pairs = (f"{name}={value}" for name, value in endpoint.settings.items())
-            variables["POSTGRES_SERVER_SETTINGS"] = "&".join(pairs)
+        own = "&".join(f"{name}={value}" for name, value in endpoint.settings.items())
+        searching = vector_index.search_settings(spec.vector_index)
+        if settings := vector_index.with_settings(own, searching):
+            variables["POSTGRES_SERVER_SETTINGS"] = settings
         if not endpoint.local:
             variables |= lightrag_variables(endpoint.tls)
 

@@ -1,7 +1,7 @@
 """Rows on the wire: PostgreSQL's COPY BINARY, written and read.
 
 The forms are PostgreSQL's own (`COPY … BINARY`, `*_send` and `*_recv` functions) and pgvector's
-(`vector_send`). Pure functions over `tables.py` and `rows.py`; no connection.
+(`vector_send`, `halfvec_recv`). Pure functions over `tables.py` and `rows.py`; no connection.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class Encoder:
 
     def __init__(self, shape: Shape, workspace: str) -> None:
         self._shape = shape
+        self._number = np.dtype(">f2" if shape.half else ">f4")
         self._workspace = _field(workspace.encode())
         self._graph_namespace = _field(GRAPH_NAMESPACE.encode())
         table = shape.table
@@ -94,9 +95,10 @@ class Encoder:
 
     def _rows(self, batch: Batch, order: Order | None) -> Iterable[bytes]:
         form, table = self._shape.form, self._shape.table
-        vectors = None if batch.vectors is None else batch.vectors.astype(">f4").tobytes()
+        vectors = None if batch.vectors is None else batch.vectors.astype(self._number).tobytes()
         dim = 0 if batch.vectors is None else batch.vectors.shape[1]
-        head = struct.pack(">ihh", 4 + 4 * dim, dim, 0)
+        size = dim * self._number.itemsize
+        head = struct.pack(">ihh", 4 + size, dim, 0)
         for index, (key, raw) in enumerate(zip(batch.keys, batch.fields, strict=True)):
             fields = form(key, raw)
             yield self._count
@@ -116,7 +118,7 @@ class Encoder:
                     yield from (_NULL if n is None else struct.pack(">ii", 4, n) for n in order(key))
                 created = fields.get("created_at")
                 yield _NULL if created is None else _encode_epoch(created)
-                yield head + vectors[index * dim * 4 : (index + 1) * dim * 4]
+                yield head + vectors[index * size : (index + 1) * size]
 
 
 def _decode_epoch(data: bytes) -> int:
@@ -195,7 +197,7 @@ class Decoder:
 
 def _vectors(values: list[bytes | None]) -> Any:
     """Shape (rows, dimensions); a missing vector becomes NaN, which equals nothing."""
-    dim = max((len(value) - 4) // 4 for value in values if value is not None) if any(values) else 0
+    dim = max((len(value) - 4) // 4 for value in values if value is not None) if any(values) else 1
     missing = np.full(dim, np.nan, ">f4").tobytes()
     flat = np.frombuffer(b"".join(missing if value is None else value[4:] for value in values), dtype=">f4")
     return np.ascontiguousarray(flat.reshape(len(values), -1), dtype=np.float32)

@@ -1,28 +1,35 @@
-"""Our own two small tables on the target: whose a workspace is, and how far a copy came.
+"""Our own two small tables on the target: whose a workspace's slots are, and how far a copy came.
 
-They live on the target because a checkpoint must commit in the same transaction as the rows it counts. Their
-schema must not be called like a user: Postgres puts the schema "$user" first in its search path, and LightRAG's
-tables would land in it.
+They live on the target because a checkpoint must commit in the same transaction as the rows it counts. Slots move
+separately, so every slot has its own mark. Their schema must not be called like a user: Postgres puts the schema
+"$user" first in its search path, and LightRAG's tables would land in it.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import asyncpg
 
-_DDL = """
-CREATE SCHEMA IF NOT EXISTS hybridrag_ledger;
-CREATE TABLE IF NOT EXISTS hybridrag_ledger.migration (
-    workspace          text PRIMARY KEY,
+from hybridrag.model.data import ALL_SLOTS, Slot, streams_of
+
+STATES = ("copying", "copied", "verified", "switched")
+_ROW = f"""
+    workspace          text NOT NULL,
+    slot               text NOT NULL CHECK (slot IN ({", ".join(f"'{slot.value}'" for slot in Slot)})),
     migration_id       text NOT NULL,
     source_fingerprint text NOT NULL,
-    state              text NOT NULL CHECK (state IN ('copying', 'copied', 'verified', 'switched')),
-    indexes            jsonb NOT NULL DEFAULT '{}',
+    state              text NOT NULL CHECK (state IN ({", ".join(f"'{state}'" for state in STATES)})),
+    indexes            jsonb NOT NULL DEFAULT '{{}}',
     started_at         timestamptz NOT NULL DEFAULT now(),
-    updated_at         timestamptz NOT NULL DEFAULT now()
-);
+    updated_at         timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (workspace, slot)
+"""
+_DDL = f"""
+CREATE SCHEMA IF NOT EXISTS hybridrag_ledger;
+CREATE TABLE IF NOT EXISTS hybridrag_ledger.migration ({_ROW});
 CREATE TABLE IF NOT EXISTS hybridrag_ledger.checkpoint (
     workspace    text NOT NULL,
     namespace    text NOT NULL,
@@ -31,80 +38,185 @@ CREATE TABLE IF NOT EXISTS hybridrag_ledger.checkpoint (
     PRIMARY KEY (workspace, namespace)
 );
 """
+VISIBLE = """
+SELECT EXISTS (
+    SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = 'hybridrag_ledger' AND c.relname = $1
+      AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'))
+"""
+"""Whether one of the tables is there for this user; one who only reads a source may not see another user's ledger."""
+_ONE_MARK_A_WORKSPACE = """
+SELECT to_regclass('hybridrag_ledger.migration') IS NOT NULL AND NOT EXISTS (
+    SELECT 1 FROM pg_attribute
+    WHERE attrelid = to_regclass('hybridrag_ledger.migration') AND attname = 'slot' AND NOT attisdropped)
+"""
+_TO_ONE_A_SLOT = f"""
+ALTER TABLE hybridrag_ledger.migration RENAME TO migration_by_workspace;
+ALTER INDEX hybridrag_ledger.migration_pkey RENAME TO migration_by_workspace_pkey;
+CREATE TABLE hybridrag_ledger.migration ({_ROW});
+INSERT INTO hybridrag_ledger.migration
+    SELECT workspace, slot, migration_id, source_fingerprint, state,
+           CASE slot WHEN 'vector' THEN indexes ELSE '{{}}' END, started_at, updated_at
+    FROM hybridrag_ledger.migration_by_workspace,
+         unnest(ARRAY[{", ".join(f"'{slot.value}'" for slot in Slot)}]) AS slot;
+DROP TABLE hybridrag_ledger.migration_by_workspace;
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One row of `hybridrag_ledger.migration`; `indexes` maps an index name to the statement that creates it."""
+    """The mark on one slot; `indexes` maps an index name to the statement that creates it (vector slot only)."""
 
     migration_id: str
     state: str
+    source_fingerprint: str
     indexes: dict[str, str]
 
 
-class Ledger:
-    """The two tables as seen from one workspace, through the writer's connection."""
+async def marks_of(opened: asyncpg.Connection, workspace: str, slots: Iterable[Slot]) -> dict[Slot, Mark]:
+    """The marks on some slots of a workspace. Reads the tables of an earlier version as well, and writes nothing."""
+    if not await opened.fetchval(VISIBLE, "migration"):
+        return {}
+    rows = await opened.fetch(
+        "SELECT m.*, m.indexes::text AS dropped FROM hybridrag_ledger.migration m WHERE workspace = $1",
+        workspace,
+    )
+    found: dict[Slot, Mark] = {}
+    for row in rows:
+        mark = Mark(row["migration_id"], row["state"], row["source_fingerprint"], json.loads(row["dropped"]))
+        # Before slots moved separately, one row spoke for all of them.
+        named = {Slot(row["slot"])} if row.get("slot") else ALL_SLOTS
+        found.update(dict.fromkeys(named.intersection(slots), mark))
+    return found
 
-    def __init__(self, opened: asyncpg.Connection, workspace: str) -> None:
+
+def together(marks: Mapping[Slot, Mark], slots: Iterable[Slot]) -> tuple[str | None, str | None, str | None]:
+    """(migration, state, fingerprint of the source) of slots together; what they do not agree on is None.
+
+    The state is that of the slot which is furthest behind; a slot without a mark is behind all others.
+    """
+    if not marks:
+        return None, None, None
+    ids = {mark.migration_id for mark in marks.values()}
+    prints = {mark.source_fingerprint for mark in marks.values()}
+    whole = set(marks) == set(slots)
+    state = min((mark.state for mark in marks.values()), key=STATES.index) if whole else STATES[0]
+    return (
+        ids.pop() if len(ids) == 1 else None,
+        state,
+        prints.pop() if len(prints) == 1 else None,
+    )
+
+
+class Ledger:
+    """The two tables as seen from some slots of one workspace, through the writer's connection."""
+
+    def __init__(self, opened: asyncpg.Connection, workspace: str, slots: Iterable[Slot] = ALL_SLOTS) -> None:
         self._opened = opened
         self._workspace = workspace
+        self._slots = sorted(slots)
+        self._names = [slot.value for slot in self._slots]
+        self._streams = list(streams_of(self._slots))
 
     async def lock(self) -> bool:
-        """Take the session's advisory lock on this workspace; False while another session holds it."""
+        """Take the session's advisory locks on these slots; False, and none of them, while another session holds one."""
+        held: list[str] = []
+        for name in self._names:
+            key = f"{name} {self._workspace}"
+            if not await self._opened.fetchval(
+                "SELECT pg_try_advisory_lock(hashtext('hybridrag'), hashtext($1))", key
+            ):
+                for other in held:
+                    await self._opened.fetchval(
+                        "SELECT pg_advisory_unlock(hashtext('hybridrag'), hashtext($1))", other
+                    )
+                return False
+            held.append(key)
+        return True
+
+    async def lock_schema(self) -> bool:
+        """Take the lock on creating tables in this database; False while another session holds it.
+
+        Never wait for it in the server: LightRAG's CREATE INDEX CONCURRENTLY would wait for whoever waits.
+        """
         return bool(
             await self._opened.fetchval(
-                "SELECT pg_try_advisory_lock(hashtext('hybridrag'), hashtext($1))", self._workspace
+                "SELECT pg_try_advisory_lock(hashtext('hybridrag'), hashtext('schema'))"
             )
         )
+
+    async def unlock_schema(self) -> None:
+        await self._opened.execute("SELECT pg_advisory_unlock(hashtext('hybridrag'), hashtext('schema'))")
 
     async def create(self) -> None:
-        await self._opened.execute(_DDL)
+        """Make the tables, or bring those of an earlier version up to date with everything they hold."""
+        async with self._opened.transaction():
+            # Two writers of different slots may come here at once; CREATE … IF NOT EXISTS does not bear that.
+            await self._opened.execute("SELECT pg_advisory_xact_lock(hashtext('hybridrag ledger'))")
+            if await self._opened.fetchval(_ONE_MARK_A_WORKSPACE):
+                await self._opened.execute(_TO_ONE_A_SLOT)
+            await self._opened.execute(_DDL)
 
-    async def mark(self) -> Mark | None:
-        row = await self._opened.fetchrow(
-            "SELECT migration_id, state, indexes::text FROM hybridrag_ledger.migration WHERE workspace = $1",
-            self._workspace,
-        )
-        return Mark(row[0], row[1], json.loads(row[2])) if row else None
+    async def marks(self) -> dict[Slot, Mark]:
+        return await marks_of(self._opened, self._workspace, self._slots)
 
     async def begin(self, migration_id: str, fingerprint: str, indexes: dict[str, str]) -> None:
-        await self._opened.execute(
-            "INSERT INTO hybridrag_ledger.migration (workspace, migration_id, source_fingerprint, state, indexes) "
-            "VALUES ($1, $2, $3, 'copying', $4::jsonb)",
-            self._workspace,
-            migration_id,
-            fingerprint,
-            json.dumps(indexes),
-        )
+        """Mark all slots as being copied to; `indexes` were dropped for it."""
+        for slot in self._slots:
+            await self._opened.execute(
+                "INSERT INTO hybridrag_ledger.migration "
+                "(workspace, slot, migration_id, source_fingerprint, state, indexes) "
+                "VALUES ($1, $2, $3, $4, 'copying', $5::jsonb)",
+                self._workspace,
+                slot.value,
+                migration_id,
+                fingerprint,
+                json.dumps(indexes if slot is Slot.VECTOR else {}),
+            )
 
-    async def forget(self, migration_id: str, *, kept: bool = False) -> bool:
-        """Drop an unfinished migration's marks; False when it is not there any more, or was switched to meanwhile.
+    async def forget(self, marks: Mapping[Slot, Mark], *, kept: str | None = None) -> bool:
+        """Drop these marks and their checkpoints; False when one is not there any more, or was switched to meanwhile.
 
-        `kept`: a finished one as well, whose copy does not serve any more.
+        `kept` names a migration whose copy was switched to and does not serve any more.
         """
-        gone = await self._opened.fetchval(
-            "DELETE FROM hybridrag_ledger.migration WHERE workspace = $1 AND migration_id = $2 "
-            "AND (state <> 'switched' OR $3) RETURNING true",
-            self._workspace,
-            migration_id,
-            kept,
-        )
+        gone = [
+            await self._opened.fetchval(
+                "DELETE FROM hybridrag_ledger.migration WHERE workspace = $1 AND slot = $2 AND migration_id = $3 "
+                "AND (state <> 'switched' OR migration_id = $4) RETURNING true",
+                self._workspace,
+                slot.value,
+                mark.migration_id,
+                kept,
+            )
+            for slot, mark in marks.items()
+        ]
         await self._opened.execute(
-            "DELETE FROM hybridrag_ledger.checkpoint WHERE workspace = $1", self._workspace
+            "DELETE FROM hybridrag_ledger.checkpoint WHERE workspace = $1 AND namespace = ANY($2)",
+            self._workspace,
+            self._streams,
         )
-        return bool(gone)
+        return all(gone)
 
     async def advance(self, migration_id: str, state: str) -> bool:
-        """Mark how far a migration is; False when the workspace is not (any more) this migration's."""
-        return bool(
-            await self._opened.fetchval(
-                "UPDATE hybridrag_ledger.migration SET state = $3, updated_at = now() "
-                "WHERE workspace = $1 AND migration_id = $2 RETURNING true",
+        """Mark how far a migration is; False, and nothing changed, when a slot is not (any more) this migration's."""
+        async with self._opened.transaction():
+            held = await self._opened.fetch(
+                "SELECT slot FROM hybridrag_ledger.migration "
+                "WHERE workspace = $1 AND slot = ANY($2) AND migration_id = $3 FOR UPDATE",
                 self._workspace,
+                self._names,
                 migration_id,
+            )
+            if len(held) != len(self._names):
+                return False
+            await self._opened.execute(
+                "UPDATE hybridrag_ledger.migration SET state = $3, updated_at = now() "
+                "WHERE workspace = $1 AND slot = ANY($2)",
+                self._workspace,
+                self._names,
                 state,
             )
-        )
+        return True
 
     async def checkpoint(self, namespace: str, records: int) -> None:
         await self._opened.execute(
@@ -117,6 +229,8 @@ class Ledger:
 
     async def checkpoints(self) -> dict[str, int]:
         rows = await self._opened.fetch(
-            "SELECT namespace, records FROM hybridrag_ledger.checkpoint WHERE workspace = $1", self._workspace
+            "SELECT namespace, records FROM hybridrag_ledger.checkpoint WHERE workspace = $1 AND namespace = ANY($2)",
+            self._workspace,
+            self._streams,
         )
         return {row["namespace"]: row["records"] for row in rows}

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator
 
 import asyncpg
 
 from hybridrag.errors import BackendUnavailable, HybridragError
-from hybridrag.model.data import NAMESPACES
+from hybridrag.model.data import Slot, streams_of
 from hybridrag.model.facts import Facts, Value
 from hybridrag.model.ports import Embedding
 
+from .activity import writes_under_way
+from .age import graph_in_age
 from .client import connection
 from .endpoint import Endpoint
-from .tables import TABLES, index_name, table_name
+from .fingerprint import Tally, fingerprint_of, tally_all
+from .indexes import index_problems, name_of
+from .ledger import VISIBLE, marks_of, together
+from .spec import VectorIndexSpec
+from .tables import TABLES, table_name
 
 OBSERVE_TIMEOUT_S = 20.0
 OLDEST = 14
-HNSW_DIMENSIONS = 2000
 
 _SERVER = """
 SELECT current_setting('server_version_num')::int AS version_num,
@@ -61,7 +65,6 @@ _CREATE_EXTENSION = {
 }
 _OWN_CONNECTIONS = 2
 """What a migration holds while LightRAG's pool is open: the writer's session, and one that looks."""
-_HNSW_SINCE = (0, 5)
 
 
 async def observe_server(endpoint: Endpoint) -> tuple[Facts, Facts]:
@@ -91,7 +94,9 @@ async def _observe_server(endpoint: Endpoint) -> tuple[Facts, Facts]:
     return facts, {"latency_ms": round(latency * 1000, 1), "bytes": size}
 
 
-def problems(name: str, facts: Facts, embedding: Embedding, *, pool: int) -> list[HybridragError]:
+def problems(
+    name: str, facts: Facts, embedding: Embedding, index: VectorIndexSpec | None = None, *, pool: int
+) -> list[HybridragError]:
     """Why a server, as observed, cannot take LightRAG's data through `pool` connections. Pure."""
     if not facts.get("reachable"):
         hint = facts.get("hint")
@@ -125,20 +130,14 @@ def problems(name: str, facts: Facts, embedding: Embedding, *, pool: int) -> lis
             f"this user has no right to create {missing}",
             "as an administrator: GRANT CREATE ON DATABASE <database> TO <user>; GRANT ALL ON SCHEMA public TO <user>",
         )
-    if embedding.dim > HNSW_DIMENSIONS:
-        refuse(
-            f"an HNSW index holds at most {HNSW_DIMENSIONS:,} dimensions, the database has {embedding.dim:,}; "
-            "LightRAG would run unindexed",
-            "keep this database on its present backend until halfvec indexes are supported",
-        )
+    found += index_problems(name, index or VectorIndexSpec(), facts, embedding)
     return found
 
 
 def _extension_problems(facts: Facts) -> Iterator[tuple[str, str]]:
-    """(what, hint) about pgvector: there, created, new enough."""
+    """(what, hint) about pgvector: there, and created."""
     made, there = facts.get("pgvector"), facts.get("pgvector_available")
     service = str(facts.get("service"))
-    too_old = f"pgvector {made or there} knows no HNSW index, 0.5.0 or newer is needed"
     if made is None and there is None:
         yield (
             "the extension pgvector is not installed on the server",
@@ -146,10 +145,6 @@ def _extension_problems(facts: Facts) -> Iterator[tuple[str, str]]:
             if service in _CREATE_EXTENSION
             else "install it there (Debian: apt-get install postgresql-<version>-pgvector), then run hybridrag plan",
         )
-    elif (made is None or _version(there) < _HNSW_SINCE) and _version(made or there) < _HNSW_SINCE:
-        yield too_old, "install a newer pgvector on the server, then run hybridrag plan"
-    elif _version(made or there) < _HNSW_SINCE:
-        yield too_old, "as an administrator, in that database: ALTER EXTENSION vector UPDATE"
     elif made is None and not (
         facts.get("superuser") or (facts.get("pgvector_trusted") and facts.get("may_create_schema"))
     ):
@@ -173,31 +168,30 @@ def _connection_problems(name: str, facts: Facts, pool: int) -> Iterator[tuple[s
     )
 
 
-def _version(text: Value) -> tuple[int, ...]:
-    """(0, 5) of "0.5.1"; (0,) where there is none."""
-    return tuple(int(part) for part in re.findall(r"\d+", str(text or "0"))[:2])
-
-
 def _number(facts: Facts, name: str) -> int:
     value = facts.get(name)
     return value if isinstance(value, int) else 0
 
 
-async def observe_store(endpoint: Endpoint, workspace: str, embedding: Embedding) -> tuple[Facts, Facts]:
-    """(facts, details) of one workspace: records by namespace, our marks, indexes. Raises BackendUnavailable."""
+async def observe_store(
+    endpoint: Endpoint,
+    workspace: str,
+    embedding: Embedding,
+    slots: Collection[Slot],
+    index: VectorIndexSpec,
+) -> tuple[Facts, Facts]:
+    """(facts, details) of some slots of a workspace: records, our marks, indexes. Raises BackendUnavailable."""
     async with (
         connection(endpoint, purpose="observe", read_only=True) as opened,
         opened.transaction(isolation="repeatable_read", readonly=True),
     ):
-        tables = {namespace.name: table_name(namespace.name, embedding) for namespace in NAMESPACES}
-        existing = await _existing(opened, tables.values())
-        facts: dict[str, Value] = {"schema": all(name in existing for name in tables.values())}
+        tables = {name: table_name(name, embedding) for name in streams_of(slots)}
+        present, tallies = await tally_all(opened, workspace, embedding, slots)
+        facts: dict[str, Value] = {"schema": len(present) == len(tables)}
         for namespace, table in tables.items():
-            count = 0
-            if table in existing:
-                count = await opened.fetchval(f"SELECT count(*) FROM {table} WHERE workspace = $1", workspace)
-            facts[f"records/{namespace}"] = count
-            if TABLES[namespace].vector and table in existing:
+            facts[f"records/{namespace}"] = tallies[namespace].rows if namespace in tallies else 0
+            if TABLES[namespace].vector and namespace in present:
+                facts[f"dim/{table}"] = present[namespace].dim
                 facts[f"neighbours/{namespace}"] = await opened.fetchval(
                     f"SELECT EXISTS (SELECT 1 FROM {table} WHERE workspace <> $1)", workspace
                 )
@@ -205,18 +199,40 @@ async def observe_store(endpoint: Endpoint, workspace: str, embedding: Embedding
                     "SELECT EXISTS (SELECT 1 FROM pg_index WHERE indrelid = to_regclass($1) "
                     "AND indexrelid = to_regclass($2) AND indisvalid)",
                     table,
-                    index_name(table),
+                    name_of(table, index),
                 )
-        facts["foreign_vectors"] = await _foreign_vectors(opened, workspace, set(tables.values()))
-        facts.update(await _mark(opened, workspace))
-        return facts, await _details(opened, workspace)
+        if Slot.VECTOR in slots:
+            facts["foreign_vectors"] = await _foreign_vectors(opened, workspace, set(tables.values()))
+        facts.update(_as_source(endpoint, workspace, tables, tallies))
+        if Slot.GRAPH in slots and not facts["records/nodes"]:
+            facts.update(_in_age(workspace, await graph_in_age(opened, workspace)))
+        if facts["exists"]:
+            facts["fingerprint"] = await fingerprint_of(opened, workspace, present, tallies)
+            under_way = await writes_under_way(opened, workspace, embedding, slots)
+            facts["unfinished_writes"] = ", ".join(under_way) or None
+        marks = await marks_of(opened, workspace, slots)
+        facts["migration"], facts["state"], facts["source_fingerprint"] = together(marks, slots)
+        return facts, await _details(opened, workspace, list(tables))
 
 
-async def _existing(opened: asyncpg.Connection, names: Iterable[str]) -> set[str]:
-    rows = await opened.fetch(
-        "SELECT n FROM unnest($1::text[]) AS n WHERE to_regclass(n) IS NOT NULL", list(names)
-    )
-    return {row["n"] for row in rows}
+def _as_source(
+    endpoint: Endpoint, workspace: str, tables: dict[str, str], tallies: dict[str, Tally]
+) -> dict[str, Value]:
+    """Whether there is something to read, and how much."""
+    if any(found.rows for found in tallies.values()):
+        if absent := [table for name, table in tables.items() if name not in tallies]:
+            words = f'backend "{endpoint.name}" has no table {", ".join(sorted(absent))}'
+            return {"exists": False, "missing": f'{words}, though it holds rows of workspace "{workspace}"'}
+        return {"exists": True, "bytes": sum(found.size for found in tallies.values())}
+    where = f'database "{endpoint.database}" of backend "{endpoint.name}"'
+    return {"exists": False, "missing": f'{where} holds no rows of workspace "{workspace}"'}
+
+
+def _in_age(workspace: str, graph: str | None) -> dict[str, Value]:
+    if graph is None:
+        return {}
+    words = f'the graph of workspace "{workspace}" is kept in Apache AGE (PGGraphStorage, graph "{graph}")'
+    return {"exists": False, "missing": f"{words}, which cannot be read yet"}
 
 
 async def _foreign_vectors(opened: asyncpg.Connection, workspace: str, ours: set[str]) -> str | None:
@@ -234,23 +250,13 @@ async def _foreign_vectors(opened: asyncpg.Connection, workspace: str, ours: set
     return ", ".join(sorted(holding)) or None
 
 
-async def _mark(opened: asyncpg.Connection, workspace: str) -> Mapping[str, Value]:
-    """Our own marks on this workspace; all None when a migration never began here."""
-    absent: dict[str, Value] = {"migration": None, "state": None, "source_fingerprint": None}
-    if await opened.fetchval("SELECT to_regclass('hybridrag_ledger.migration')") is None:
-        return absent
-    row = await opened.fetchrow(
-        "SELECT migration_id AS migration, state, source_fingerprint FROM hybridrag_ledger.migration WHERE workspace = $1",
-        workspace,
-    )
-    return dict(row) if row else absent
-
-
-async def _details(opened: asyncpg.Connection, workspace: str) -> Facts:
-    if await opened.fetchval("SELECT to_regclass('hybridrag_ledger.checkpoint')") is None:
+async def _details(opened: asyncpg.Connection, workspace: str, streams: list[str]) -> Facts:
+    if not await opened.fetchval(VISIBLE, "checkpoint"):
         return {}
     done = await opened.fetchval(
-        "SELECT coalesce(sum(records), 0)::bigint FROM hybridrag_ledger.checkpoint WHERE workspace = $1",
+        "SELECT coalesce(sum(records), 0)::bigint FROM hybridrag_ledger.checkpoint "
+        "WHERE workspace = $1 AND namespace = ANY($2)",
         workspace,
+        streams,
     )
     return {"checkpoint_records": done}

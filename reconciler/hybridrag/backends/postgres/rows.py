@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 
 from hybridrag.migrate.digest import canonical
-from hybridrag.model.data import EDGE_SEPARATOR, Batch
+from hybridrag.model.data import EDGE_SEPARATOR, Batch, Vectors
 from hybridrag.model.ports import Examination
 
 from .tables import BTREE_TEXT_BYTES, SEPARATOR, TABLES, Column, Kind, Table
@@ -148,10 +148,11 @@ def _check_key(key: str, table: Table) -> None:
 
 
 class Shape:
-    """How one namespace's records look in Postgres."""
+    """How one namespace's records look in Postgres; `half` where its vectors are held as float16 (halfvec)."""
 
-    def __init__(self, namespace: str) -> None:
+    def __init__(self, namespace: str, *, half: bool = False) -> None:
         self.namespace = namespace
+        self.half = half
         self.table = TABLES[namespace]
         self._columns = [(column, _FORMS[column.kind]) for column in self.table.columns]
         self._known = {column.field for column in self.table.columns}
@@ -184,12 +185,19 @@ class Shape:
         result = Batch(namespace=batch.namespace, position=batch.position, size=batch.size)
         kept: list[int] = []
         finite: list[bool] = [True] * len(batch)
-        if batch.vectors is not None:
-            finite = np.asarray(np.isfinite(batch.vectors).all(axis=1)).tolist()
+        fits = finite
+        vectors = batch.vectors
+        if vectors is not None:
+            finite = np.asarray(np.isfinite(vectors).all(axis=1)).tolist()
+            if self.half:
+                vectors = _halved(vectors)
+                fits = np.asarray(np.isfinite(vectors).all(axis=1)).tolist()
         for index, (key, fields) in enumerate(zip(batch.keys, batch.fields, strict=True)):
             try:
                 if not finite[index]:
                     raise Refused("its vector contains NaN or Infinity")
+                if not fits[index]:
+                    raise Refused("its vector has a component above 65,504, the most that halfvec holds")
                 form = self.form(key, fields)
                 for text in form.values():
                     if type(text) is str:
@@ -210,9 +218,16 @@ class Shape:
             kept.append(index)
             result.keys.append(key)
             result.fields.append(form)
-        if batch.vectors is not None:
-            result.vectors = batch.vectors if len(kept) == len(batch) else batch.vectors[kept]
+        if vectors is not None:
+            result.vectors = vectors if len(kept) == len(batch) else vectors[kept]
         return result
+
+
+def _halved(vectors: Vectors) -> Vectors:
+    """The vectors as float16 holds them; what is too large becomes Infinity."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        halved: Vectors = vectors.astype(np.float16).astype(np.float32)
+    return halved
 
 
 def printable(key: str, length: int = 120) -> str:

@@ -127,11 +127,22 @@ class PoolSpec(Strict):
 
 
 class VectorIndexSpec(Strict):
-    """The vector index that LightRAG keeps on its three vector tables (HNSW, up to 2,000 dimensions)."""
+    """The vector index that LightRAG keeps on its three vector tables, in LightRAG's own words.
 
-    type: Literal["hnsw"] = "hnsw"
-    m: int = Field(default=16, ge=2, le=100)
-    ef_construction: int = Field(default=64, ge=4, le=1000)
+    `hnsw` and `ivfflat` take up to 2,000 dimensions; `hnsw_halfvec` up to 4,000 and holds vectors as float16;
+    `none` takes any and searches them all.
+    """
+
+    type: Literal["hnsw", "hnsw_halfvec", "ivfflat", "none"] = "hnsw"
+    m: int = Field(default=16, ge=2, le=100, description="HNSW: links of each vector.")
+    ef_construction: int = Field(default=64, ge=4, le=1000, description="HNSW: candidates while building.")
+    ef_search: int = Field(
+        default=200,
+        ge=1,
+        le=1000,
+        description="HNSW: candidates of a search; more of them find more, and take longer.",
+    )
+    lists: int = Field(default=100, ge=1, le=32768, description="IVFFlat: lists the vectors are spread over.")
 
     @model_validator(mode="after")
     def _pgvector_rule(self) -> VectorIndexSpec:

@@ -5,140 +5,193 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
 import asyncpg
 
 from hybridrag.errors import BackendUnavailable, PlanRefused
-from hybridrag.model.data import NAMESPACES, Batch, Slot
+from hybridrag.model.data import Batch, Slot, streams_of
 from hybridrag.model.plan import owner_of
 from hybridrag.model.ports import Embedding, Encoded, SchemaMaker, Selection
 
+from .building import Budget, build, if_absent
+from .catalog import physical
 from .client import connection, while_open
 from .copy_binary import Encoder
 from .endpoint import Endpoint
 from .failures import FAILURES, explain
+from .indexes import KINDS, column_type, definition, name_of
 from .ledger import Ledger, Mark
 from .rows import Shape
-from .tables import index_name, table_name
+from .spec import VectorIndexSpec
+from .tables import TABLES, index_name, table_name
 
 LOCK_PATIENCE_S = 20.0
 """How long a dead predecessor's session may take to be noticed by the server (it checks every 2 s)."""
+SCHEMA_PATIENCE_S = 200.0
+"""Longer than LightRAG may take to create its tables."""
 _BULK = """
 SET synchronous_commit = off;
 SET client_connection_check_interval = '2s';
 SET statement_timeout = 0;
 """
-_INDEX_MEMORY_MB = (64, 1024)
+_VECTOR_INDEXES = """
+SELECT c.relname, pg_get_indexdef(i.indexrelid) AS definition
+FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
+WHERE i.indrelid = $1::regclass AND a.amname IN ('hnsw', 'ivfflat')
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What one writer is to do: which slots of which workspace, for which migration."""
+
+    endpoint: Endpoint
+    workspace: str
+    embedding: Embedding
+    slots: frozenset[Slot]
+    index: VectorIndexSpec
+    budget: Budget
+    migration_id: str
+    fingerprint: str
+    replaces: str | None
 
 
 class PostgresWriter:
-    """See `model.ports.Writer`. Lives inside one session that holds the workspace's advisory lock."""
+    """See `model.ports.Writer`. Lives inside one session that holds the advisory locks of the workspace's slots."""
 
     def __init__(
-        self,
-        opened: asyncpg.Connection,
-        endpoint: Endpoint,
-        workspace: str,
-        embedding: Embedding,
-        migration_id: str,
-        fingerprint: str,
-        create_schema: Callable[[], asyncio.Future[None]],
-        replaces: str | None,
+        self, opened: asyncpg.Connection, task: Task, create_schema: Callable[[], asyncio.Future[None]]
     ) -> None:
         self._opened = opened
-        self._endpoint = endpoint
-        self._workspace = workspace
-        self._embedding = embedding
-        self._migration_id = migration_id
-        self._fingerprint = fingerprint
+        self._task = task
+        self._workspace = task.workspace
         self._create_schema = create_schema
-        self._replaces = replaces
-        self._ledger = Ledger(opened, workspace)
-        self._encoders = {n.name: Encoder(Shape(n.name), workspace) for n in NAMESPACES}
+        self._ledger = Ledger(opened, task.workspace, task.slots)
+        self._streams = streams_of(task.slots)
+        half = column_type(task.index) == "halfvec"
+        self._encoders = {
+            name: Encoder(Shape(name, half=half and TABLES[name].vector), task.workspace)
+            for name in self._streams
+        }
 
     def _table(self, namespace: str) -> str:
-        return table_name(namespace, self._embedding)
+        return table_name(namespace, self._task.embedding)
+
+    @property
+    def _vector_tables(self) -> list[str]:
+        return [self._table(name) for name in self._streams if TABLES[name].vector]
+
+    async def _holds_rows(self, table: str) -> bool:
+        return bool(await self._opened.fetchval(f"SELECT EXISTS (SELECT 1 FROM {table})"))
 
     async def prepare(self) -> dict[str, int]:
         """See `Writer.prepare`. An earlier part of ours for another state of the source is removed first."""
         await self._opened.execute("SET client_min_messages = warning")
         await self._ledger.create()
-        mark = await self._ledger.mark()
-        if mark and mark.state == "switched" and mark.migration_id != self._replaces:
-            raise self._in_use("it is in use by an earlier migration that was completed")
-        if mark and owner_of(mark.migration_id) != owner_of(self._migration_id):
-            raise self._in_use("it holds the unfinished copy of another database")
-        if mark and mark.migration_id != self._migration_id:
-            await self._clear(mark)
-            mark = None
-        if mark is None:
-            await self._create_schema()
-            await self._complete_schema()
-            await self._refuse_foreign_data()
+        marks = await self._ledger.marks()
+        for mark in marks.values():
+            if mark.state == "switched" and mark.migration_id != self._task.replaces:
+                raise self._in_use("it is in use by an earlier migration that was completed")
+            if owner_of(mark.migration_id) != owner_of(self._task.migration_id):
+                raise self._in_use("it holds the unfinished copy of another database")
+        whole = set(marks) == self._task.slots
+        if marks and not (
+            whole and all(mark.migration_id == self._task.migration_id for mark in marks.values())
+        ):
+            await self._clear(marks)
+            marks = {}
+        if not marks:
             await self._begin()
         await self._opened.execute(_BULK)
         return await self._ledger.checkpoints()
 
     def _in_use(self, why: str) -> PlanRefused:
         return PlanRefused(
-            f'workspace "{self._workspace}" in backend "{self._endpoint.name}" cannot be written: {why}',
+            f'workspace "{self._workspace}" in backend "{self._task.endpoint.name}" cannot be written: {why}',
             hint="give the database another workspace in the spec, or empty that one yourself",
+        )
+
+    async def _refuse_another_index(self) -> None:
+        """LightRAG drops another type's index on sight, for every workspace in the table."""
+        wanted = self._task.index
+        for table in self._vector_tables if wanted.type != "none" else ():
+            if await self._opened.fetchval("SELECT to_regclass($1)", table) is None:
+                continue
+            names = {row["relname"] for row in await self._opened.fetch(_VECTOR_INDEXES, table)}
+            there = [kind for kind in KINDS if index_name(table, f"{kind}_cosine") in names]
+            if there and wanted.type not in there and await self._holds_rows(table):
+                raise self._another(table, f"an index of type {there[0]}", there[0])
+
+    async def _refuse_another_column(self) -> None:
+        there = await physical(self._opened, self._vector_tables)
+        for table, found in there.items():
+            if found.vector_type != column_type(self._task.index):
+                way_out = "hnsw_halfvec" if found.vector_type == "halfvec" else "hnsw"
+                raise self._another(table, f"a column of type {found.vector_type}", way_out)
+
+    def _another(self, table: str, what: str, way_out: str) -> PlanRefused:
+        name = self._task.endpoint.name
+        return PlanRefused(
+            f'backend "{name}": table "{table}" has {what}, and vector_index.type is {self._task.index.type}; LightRAG '
+            "would rebuild it for every workspace in the table",
+            hint=f"backends.{name}.vector_index.type: {way_out}, or another Postgres database for this one",
         )
 
     async def _complete_schema(self) -> None:
         """Indexes that LightRAG makes only together with a table: a kill in between leaves them out for good."""
-        for namespace in NAMESPACES:
-            table = self._table(namespace.name)
-            if namespace.slot is not Slot.VECTOR or await self._opened.fetchval(
-                f"SELECT EXISTS (SELECT 1 FROM {table})"
-            ):
+        for table in self._vector_tables:
+            if await self._holds_rows(table):
                 continue
             for kind, columns in (("id", "id"), ("workspace_id", "workspace, id")):
                 name = index_name(table, kind)
                 await self._opened.execute(f'CREATE INDEX IF NOT EXISTS "{name}" ON {table} ({columns})')
 
     async def _refuse_foreign_data(self) -> None:
-        for namespace in NAMESPACES:
-            table = self._table(namespace.name)
+        for table in map(self._table, self._streams):
             if await self._opened.fetchval(
                 f"SELECT EXISTS (SELECT 1 FROM {table} WHERE workspace = $1)", self._workspace
             ):
                 raise self._in_use(f"{table} already holds rows of it that are not ours")
 
     async def _begin(self) -> None:
+        """Have the tables made and note the migration; one writer at a time, as LightRAG's start bears no other."""
+        busy = f'another session of hybridrag is creating tables in backend "{self._task.endpoint.name}"'
+        await _take(self._ledger.lock_schema, SCHEMA_PATIENCE_S, busy)
+        await self._refuse_another_index()
+        await self._create_schema()
+        await self._refuse_another_column()
+        await self._complete_schema()
+        await self._refuse_foreign_data()
+        await self._note()
+        await self._ledger.unlock_schema()
+
+    async def _note(self) -> None:
         """Note the migration and, where no neighbour needs them, drop the vector indexes; all or nothing."""
         async with self._opened.transaction():
             dropped: dict[str, str] = {}
-            for namespace in NAMESPACES:
-                table = self._table(namespace.name)
-                if namespace.slot is not Slot.VECTOR or await self._opened.fetchval(
-                    f"SELECT EXISTS (SELECT 1 FROM {table})"
-                ):
+            for table in self._vector_tables:
+                if await self._holds_rows(table):
                     continue
-                rows = await self._opened.fetch(
-                    "SELECT c.relname, pg_get_indexdef(i.indexrelid) AS definition "
-                    "FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam "
-                    "WHERE i.indrelid = $1::regclass AND a.amname IN ('hnsw', 'ivfflat')",
-                    table,
-                )
-                for row in rows:
+                for row in await self._opened.fetch(_VECTOR_INDEXES, table):
                     dropped[row["relname"]] = row["definition"]
                     await self._opened.execute(f'DROP INDEX "{row["relname"]}"')
-            await self._ledger.begin(self._migration_id, self._fingerprint, dropped)
+            await self._ledger.begin(self._task.migration_id, self._task.fingerprint, dropped)
 
-    async def _clear(self, mark: Mark) -> None:
+    async def _clear(self, marks: Mapping[Slot, Mark]) -> None:
         """Remove an earlier part of ours. Edges before nodes: the cascade of LightRAG's own drop takes hours."""
         async with self._opened.transaction():
-            # First, and locking its row: a copy that is switched to at this moment must stay.
-            if not await self._ledger.forget(mark.migration_id, kept=mark.migration_id == self._replaces):
+            # First, and locking its rows: a copy that is switched to at this moment must stay.
+            if not await self._ledger.forget(marks, kept=self._task.replaces):
                 raise self._in_use("another run has switched to it meanwhile")
-            for namespace in sorted(NAMESPACES, key=lambda item: item.name != "edges"):
-                table = self._table(namespace.name)
+            for namespace in sorted(streams_of(marks), key=lambda name: name != "edges"):
+                table = self._table(namespace)
                 if await self._opened.fetchval("SELECT to_regclass($1)", table):
                     await self._opened.execute(f"DELETE FROM {table} WHERE workspace = $1", self._workspace)
-            for definition in mark.indexes.values():
-                await self._opened.execute(_if_absent(definition))
+            for mark in marks.values():
+                for statement in mark.indexes.values():
+                    await self._opened.execute(if_absent(statement))
 
     def encode(self, batch: Batch) -> Encoded:
         """See `Writer.encode`. Chunk vectors repeat columns of their chunks, which only the server has."""
@@ -175,42 +228,34 @@ class PostgresWriter:
             ) from None
 
     async def finish(self, report: Callable[[str], None]) -> None:
-        """See `Writer.finish`."""
-        mark = await self._ledger.mark()
-        for name, definition in (mark.indexes if mark else {}).items():
+        """See `Writer.finish`. An index that a neighbour's unfinished load had dropped is built as well."""
+        marks = await self._ledger.marks()
+        wanted = {name: text for mark in marks.values() for name, text in mark.indexes.items()}
+        for table in self._vector_tables:
+            name, statement = name_of(table, self._task.index), definition(table, self._task.index)
+            if name is not None and statement is not None:
+                wanted.setdefault(name, statement)
+        for name, statement in wanted.items():
             if not await self._opened.fetchval("SELECT to_regclass($1)", f'"{name}"'):
                 report(f"building index {name}")
-                await self._build(definition)
-        for namespace in NAMESPACES:
-            await self._opened.execute(f"ANALYZE {self._table(namespace.name)}")
+                table = statement.split(" ON ", 1)[1].split(" ", 1)[0]
+                rows = await self._opened.fetchval(f"SELECT count(*) FROM {table}")
+                await build(self._opened, statement, rows, self._task.embedding.dim, self._task.budget)
+        for namespace in self._streams:
+            await self._opened.execute(f"ANALYZE {self._table(namespace)}")
         # A synchronous commit makes every earlier asynchronous one durable as well.
         await self._opened.execute("SET synchronous_commit = on")
-        if not await self._ledger.advance(self._migration_id, "copied"):
+        if not await self._ledger.advance(self._task.migration_id, "copied"):
             raise self._in_use("another run has taken it over meanwhile")
 
-    async def _build(self, definition: str) -> None:
-        table = definition.split(" ON ", 1)[1].split(" ", 1)[0]
-        rows = await self._opened.fetchval(f"SELECT count(*) FROM {table}")
-        low, high = _INDEX_MEMORY_MB
-        # The graph is built in memory: vectors plus about 1.5 KB of links and headers each.
-        memory = min(high, max(low, rows * (self._embedding.dim * 4 + 1536) // (1 << 20) + 16))
-        for workers in (2, 0):
-            try:
-                # The table looks small to the server, because its vectors are stored out of line.
-                await self._opened.execute(
-                    f"SET maintenance_work_mem = '{memory}MB'; SET max_parallel_maintenance_workers = {workers}; "
-                    "SET min_parallel_table_scan_size = 0"
-                )
-                await self._opened.execute(_if_absent(definition))
-                return
-            except (asyncpg.DiskFullError, asyncpg.OutOfMemoryError):
-                # A container's small /dev/shm stops parallel builds; one process needs none of it.
-                if workers == 0:
-                    raise
 
-
-def _if_absent(definition: str) -> str:
-    return definition.replace("CREATE INDEX ", "CREATE INDEX IF NOT EXISTS ", 1)
+async def _take(lock: Callable[[], Awaitable[bool]], patience_s: float, busy: str) -> None:
+    """Ask for a lock until it is ours. Raises BackendUnavailable when `patience_s` is over."""
+    deadline = time.monotonic() + patience_s
+    while not await lock():
+        if time.monotonic() > deadline:
+            raise BackendUnavailable(busy, hint="wait for it to end, then run hybridrag apply")
+        await asyncio.sleep(0.25)
 
 
 async def chunk_order(
@@ -230,55 +275,33 @@ async def once(data: bytes) -> AsyncIterator[bytes]:
 
 
 class PostgresWriterSession:
-    """Async context manager: one connection, the workspace's advisory lock, one writer."""
+    """Async context manager: one connection, the advisory locks of the workspace's slots, one writer."""
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        workspace: str,
-        embedding: Embedding,
-        migration_id: str,
-        fingerprint: str,
-        schema: SchemaMaker,
-        selection: Selection,
-        replaces: str | None = None,
-    ) -> None:
-        self._endpoint = endpoint
-        self._workspace = workspace
-        self._embedding = embedding
-        self._migration_id = migration_id
-        self._fingerprint = fingerprint
+    def __init__(self, task: Task, schema: SchemaMaker, selection: Selection) -> None:
+        self._task = task
         self._schema = schema
         self._selection = selection
-        self._replaces = replaces
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> PostgresWriter:
+        task = self._task
         opened = await self._stack.enter_async_context(
-            connection(self._endpoint, purpose="writer", read_only=False, patience_s=15)
+            connection(task.endpoint, purpose="writer", read_only=False, patience_s=15)
         )
         try:
-            deadline = time.monotonic() + LOCK_PATIENCE_S
-            while not await Ledger(opened, self._workspace).lock():
-                if time.monotonic() > deadline:
-                    raise BackendUnavailable(
-                        f'workspace "{self._workspace}" in backend "{self._endpoint.name}" is being written by another '
-                        "session of hybridrag",
-                        hint="wait for it to end, then run hybridrag apply",
-                    )
-                await asyncio.sleep(0.25)
+            await _take(
+                Ledger(opened, task.workspace, task.slots).lock,
+                LOCK_PATIENCE_S,
+                f'workspace "{task.workspace}" in backend "{task.endpoint.name}" is being written by another '
+                "session of hybridrag",
+            )
         except BaseException:
             await self._stack.aclose()
             raise
         return PostgresWriter(
             opened,
-            self._endpoint,
-            self._workspace,
-            self._embedding,
-            self._migration_id,
-            self._fingerprint,
-            lambda: asyncio.ensure_future(self._schema.create(self._selection, self._embedding)),
-            self._replaces,
+            task,
+            lambda: asyncio.ensure_future(self._schema.create(self._selection, task.embedding)),
         )
 
     async def __aexit__(
@@ -286,4 +309,4 @@ class PostgresWriterSession:
     ) -> None:
         await self._stack.aclose()
         if isinstance(error, FAILURES):
-            raise explain(error, self._endpoint) from error
+            raise explain(error, self._task.endpoint) from error
