@@ -19,6 +19,7 @@ from hybridrag.model.data import Vectors
 COPIES_AGREE = 1e-3
 """Largest allowed |1 - cos| between the two copies; float16 rounding alone stays far below it."""
 _STEPS = 4
+_BLOCK = 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,25 @@ def copies_of(vectors: Vectors) -> Copies:
 
     Norms that float16 cannot hold (beyond 65,504, or so small that its steps show) leave the float16 copy out.
     """
+    count, dim = vectors.shape
+    whole = Copies(
+        np.empty((count, dim), np.float16),
+        np.empty((count, dim), np.float32),
+        np.empty(count, np.bool_),
+        np.empty((count, dim), np.float32),
+    )
+    step = max(1, _BLOCK // max(1, dim))  # what fits into the processor's cache
+    for start in range(0, count, step):
+        part = slice(start, start + step)
+        whole.halves[part], whole.rows[part], whole.halved[part], whole.restored[part] = _copies(
+            vectors[part]
+        )
+    return whole
+
+
+def _copies(
+    vectors: Vectors,
+) -> tuple[npt.NDArray[np.float16], Vectors, npt.NDArray[np.bool_], Vectors]:
     with np.errstate(all="ignore"):
         halves = vectors.astype(np.float16)
         back = halves.astype(np.float32)
@@ -55,7 +75,7 @@ def copies_of(vectors: Vectors) -> Copies:
         halved = (usable & agree & settled) | zero
         rows = np.where(halved[:, None], rows, vectors)
         restored = np.where((halved & ~zero)[:, None], rows * scale, vectors)
-    return Copies(halves, rows, halved, restored)
+    return halves, rows, halved, restored
 
 
 def _divide(

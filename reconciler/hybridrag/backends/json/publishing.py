@@ -29,12 +29,12 @@ def file_names(slots: Collection[Slot]) -> list[str]:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, slots: Collection[Slot], patience_s: float = LOCK_PATIENCE_S) -> Iterator[None]:
+def locked(folder: Path, slots: Collection[Slot]) -> Iterator[None]:
     """Hold the lock of each slot of a database; the system releases it when this process dies."""
     import fcntl  # not on Windows, where the files can still be read
 
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + LOCK_PATIENCE_S
     with contextlib.ExitStack() as stack:
         for name in sorted(slot.value for slot in slots):
             file = stack.enter_context((folder / FOLDER / f"lock-{name}").open("ab"))
@@ -63,8 +63,9 @@ def mark(folder: Path, migration_id: str, state: str) -> None:
         if manifest is None:
             raise _taken_over(folder)
         if STATES.index(manifest.state) >= STATES.index(state):
-            return
-        if state == "verified" and manifest.state == "copied":
+            if manifest.state == "switched":
+                _clean(folder, place, manifest)  # a kill may have come before it
+        elif state == "verified" and manifest.state == "copied":
             save(place, manifest.model_copy(update={"state": "verified"}))
         elif state == "switched" and manifest.state in ("verified", "publishing"):
             _publish(folder, place, manifest)
@@ -100,8 +101,7 @@ def _publish(folder: Path, place: Path, manifest: Manifest) -> None:
         if changed.is_dir():
             sync_folder(changed)
     save(place, manifest.model_copy(update={"state": "switched"}))
-    tidy(place)
-    _forget_older(folder, manifest)
+    _clean(folder, place, manifest)
 
 
 def _refuse_foreign(folder: Path, place: Path, kept: Path, manifest: Manifest, names: list[str]) -> None:
@@ -116,8 +116,9 @@ def _refuse_foreign(folder: Path, place: Path, kept: Path, manifest: Manifest, n
             )
 
 
-def _forget_older(folder: Path, manifest: Manifest) -> None:
-    """Marks of earlier migrations whose files were now moved aside. They hold no data any more."""
+def _clean(folder: Path, place: Path, manifest: Manifest) -> None:
+    """Remove what was kept aside, and marks of earlier migrations whose files were moved aside: no data any more."""
+    tidy(place)
     for older in manifests(folder, manifest.slots):
         if older.number < manifest.number and set(older.slots) <= set(manifest.slots):
             shutil.rmtree(staging_folder(folder, older.migration))

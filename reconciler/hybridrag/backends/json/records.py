@@ -139,6 +139,14 @@ _FORMS: Mapping[Slot, Callable[[str, str, dict[str, Any]], tuple[str, dict[str, 
 
 def examine(batch: Batch, into: Examination, dim: int) -> Batch:
     """See `Store.examine`. `dim` is the number of dimensions that the database's vectors must have."""
+    result = writable(batch, into, dim)
+    if result.vectors is not None:
+        result.vectors = copies_of(result.vectors).restored
+    return result
+
+
+def writable(batch: Batch, into: Examination, dim: int) -> Batch:
+    """The same, with the vectors as they were given: what the writer makes its two copies of."""
     form = _FORMS[BY_NAME[batch.namespace].slot]
     result = Batch(namespace=batch.namespace, position=batch.position, size=batch.size)
     reason = _vector_reasons(batch, dim)
@@ -158,8 +166,7 @@ def examine(batch: Batch, into: Examination, dim: int) -> Batch:
         result.keys.append(name)
         result.fields.append(held)
     if batch.vectors is not None:
-        vectors = batch.vectors if len(kept) == len(batch) else batch.vectors[kept]
-        result.vectors = copies_of(vectors).restored
+        result.vectors = batch.vectors if len(kept) == len(batch) else batch.vectors[kept]
     return result
 
 

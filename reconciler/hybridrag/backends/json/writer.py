@@ -18,7 +18,7 @@ from .files import GRAPH_FILE, file_of
 from .graph_writer import ORDER_BYTES, GraphText
 from .kv_writer import kv_end, kv_text
 from .publishing import explain, file_names, locked
-from .records import examine
+from .records import writable
 from .staging import Manifest, Staging, load, manifests, save, staging_folder, tidy
 from .vector_writer import vector_end, vector_text
 
@@ -133,7 +133,7 @@ class JsonWriter:
     def encode(self, batch: Batch) -> Encoded:
         """See `Writer.encode`. What is kept aside (matrix, order of the nodes) stands at the end of the data."""
         examination = Examination()
-        form = examine(batch, examination, self._embedding.dim)
+        form = writable(batch, examination, self._embedding.dim)
         if examination.refused_total:
             _, key, reason = examination.refused[0]
             raise BackendUnavailable(
