@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as arrays
 from nano_vectordb import NanoVectorDB
 
 from hybridrag.backends.json.graphml import edge_key
-from hybridrag.backends.json.halves import copies_of
+from hybridrag.backends.json.halves import copies_of, restored
 from hybridrag.backends.json.store import JsonStore
 from hybridrag.backends.json.vectors import read_vectors
 from hybridrag.errors import NotFound
@@ -158,11 +158,11 @@ def test_a_vector_is_read_as_examined_and_then_never_changes_again(
     vectors: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Zero, huge, tiny, beside every limit: bit for bit, and the nearest the two copies can tell."""
-    restored = copies_of(vectors).restored
-    assert copies_of(restored).restored.tobytes() == restored.tobytes()
+    form = restored(vectors)
+    assert restored(form).tobytes() == form.tobytes()
     one = np.abs(np.spacing(vectors))
     # A product of small numbers has wider steps than they have.
-    assert (np.abs(restored - vectors) <= 3 * one + 1e-38).all()
+    assert (np.abs(form - vectors) <= 3 * one + 1e-38).all()
     dim = vectors.shape[1]
     rows = [{"entity_name": str(index)} for index in range(len(vectors))]
     batch = Batch(
@@ -178,20 +178,20 @@ def test_a_vector_is_read_as_examined_and_then_never_changes_again(
     asyncio.run(run())
     [found] = read_vectors(folder / "vdb_entities.json", "entities", skip=0, rows=100)
     assert found.vectors is not None
-    assert found.vectors.tobytes() == restored.tobytes()
+    assert found.vectors.tobytes() == form.tobytes()
 
 
 def test_real_vectors_keep_their_value_to_the_last_unit_and_their_halves(tmp_path: Path) -> None:
     """A thousand embeddings of 384 dimensions: one unit in the last place at most, and stable from then on."""
     vectors = np.random.default_rng(7).normal(0, 0.4, (1000, 384)).astype(np.float32)
-    copies = copies_of(vectors)
-    assert copies.halved.all()
-    assert (copies.halves == vectors.astype(np.float16)).all()
-    assert (np.abs(copies.restored - vectors) <= np.spacing(np.abs(vectors))).all()
-    again = copies_of(copies.restored)
-    assert again.restored.tobytes() == copies.restored.tobytes()
-    assert again.rows.tobytes() == copies.rows.tobytes()
-    assert again.halves.tobytes() == copies.halves.tobytes()
+    form = restored(vectors)
+    assert (np.abs(form - vectors) <= np.spacing(np.abs(vectors))).all()
+    for first, again in zip(copies_of(vectors), copies_of(form), strict=True):
+        assert first.halved.all()
+        assert again.restored.tobytes() == first.restored.tobytes()
+        assert again.rows.tobytes() == first.rows.tobytes()
+        assert again.halves.tobytes() == first.halves.tobytes()
+    assert b"".join(c.halves.tobytes() for c in copies_of(form)) == vectors.astype(np.float16).tobytes()
 
 
 def test_lightrags_vector_store_ranks_what_was_written_as_its_own(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ it opens it (`nano_vectordb/dbs.py`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ COPIES_AGREE = 1e-3
 """Largest allowed |1 - cos| between the two copies; float16 rounding alone stays far below it."""
 _STEPS = 4
 _BLOCK = 1 << 15
+"""Numbers at a time: what fits into the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,30 +40,27 @@ def norms_of(vectors: Vectors) -> npt.NDArray[np.float64]:
     return np.sqrt(np.asarray(np.einsum("ij,ij->i", wide, wide), dtype=np.float64))
 
 
-def copies_of(vectors: Vectors) -> Copies:
-    """What is written for finite vectors, and what it gives back when read.
+def copies_of(vectors: Vectors) -> Iterator[Copies]:
+    """What is written for finite vectors, and what it gives back when read; some records at a time.
 
     Norms that float16 cannot hold (beyond 65,504, or so small that its steps show) leave the float16 copy out.
     """
-    count, dim = vectors.shape
-    whole = Copies(
-        np.empty((count, dim), np.float16),
-        np.empty((count, dim), np.float32),
-        np.empty(count, np.bool_),
-        np.empty((count, dim), np.float32),
-    )
-    step = max(1, _BLOCK // max(1, dim))  # what fits into the processor's cache
-    for start in range(0, count, step):
-        part = slice(start, start + step)
-        whole.halves[part], whole.rows[part], whole.halved[part], whole.restored[part] = _copies(
-            vectors[part]
-        )
+    step = max(1, _BLOCK // max(1, vectors.shape[1]))
+    for start in range(0, len(vectors), step):
+        yield _copies(vectors[start : start + step])
+
+
+def restored(vectors: Vectors) -> Vectors:
+    """What the copies of finite vectors give back; the same shape."""
+    whole = np.empty_like(vectors)
+    start = 0
+    for copies in copies_of(vectors):
+        whole[start : start + len(copies.restored)] = copies.restored
+        start += len(copies.restored)
     return whole
 
 
-def _copies(
-    vectors: Vectors,
-) -> tuple[npt.NDArray[np.float16], Vectors, npt.NDArray[np.bool_], Vectors]:
+def _copies(vectors: Vectors) -> Copies:
     with np.errstate(all="ignore"):
         halves = vectors.astype(np.float16)
         back = halves.astype(np.float32)
@@ -75,7 +74,7 @@ def _copies(
         halved = (usable & agree & settled) | zero
         rows = np.where(halved[:, None], rows, vectors)
         restored = np.where((halved & ~zero)[:, None], rows * scale, vectors)
-    return halves, rows, halved, restored
+    return Copies(halves, rows, halved, restored)
 
 
 def _divide(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -10,16 +11,13 @@ import orjson
 from hybridrag.model.data import Batch
 
 
-def kv_text(batch: Batch) -> bytes:
+def kv_text(batch: Batch) -> Iterator[bytes]:
     """The records of an examined batch; the first of a file opens its object, every other follows a comma."""
-    first = batch.position == len(batch)
-    pieces: list[bytes] = []
+    before = b"{" if batch.position == len(batch) else b","
     for key, fields in zip(batch.keys, batch.fields, strict=True):
         record = fields if batch.namespace == "doc_status" else {**fields, "_id": key}
-        pieces.append(b"{" if first else b",")
-        pieces.append(_indented({key: record}))
-        first = False
-    return b"".join(pieces)
+        yield before + _indented({key: record})
+        before = b","
 
 
 def kv_end(records: int) -> bytes:

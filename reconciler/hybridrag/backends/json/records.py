@@ -17,7 +17,7 @@ from hybridrag.model.data import BY_NAME, EDGE_SEPARATOR, Batch, Slot
 from hybridrag.model.ports import Examination
 
 from .graphml import edge_key
-from .halves import copies_of
+from .halves import restored
 
 DEPTH = 250
 """Levels of nested JSON; orjson writes 254."""
@@ -141,7 +141,7 @@ def examine(batch: Batch, into: Examination, dim: int) -> Batch:
     """See `Store.examine`. `dim` is the number of dimensions that the database's vectors must have."""
     result = writable(batch, into, dim)
     if result.vectors is not None:
-        result.vectors = copies_of(result.vectors).restored
+        result.vectors = restored(result.vectors)
     return result
 
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pybase64
 
 from hybridrag.model.data import Batch
@@ -23,18 +22,22 @@ _BLOCK = 3 << 20
 """Bytes of the matrix at a time; a multiple of three needs no base64 padding in between."""
 
 
-def vector_text(batch: Batch, dim: int) -> tuple[bytes, bytes]:
-    """(rows of `data`, float32 rows of the matrix) of an examined batch; the first of a file opens it."""
+def vector_text(batch: Batch, dim: int) -> Iterator[bytes]:
+    """Rows of `data`, then float32 rows of the matrix, of an examined batch; the first of a file opens it."""
     if batch.vectors is None or not len(batch):
-        return b"", b""
-    copies = copies_of(batch.vectors)
-    halves = copies.halves.astype("<f2")
-    rows = [
-        _row(key, fields, halves[index].tobytes() if copies.halved[index] else None)
-        for index, (key, fields) in enumerate(zip(batch.keys, batch.fields, strict=True))
-    ]
-    opening = _opening(dim) if batch.position == len(batch) else ", "
-    return (opening + ", ".join(rows)).encode(), np.ascontiguousarray(copies.rows, dtype="<f4").tobytes()
+        return
+    matrix: list[bytes] = []
+    before = _opening(dim) if batch.position == len(batch) else ", "
+    index = 0
+    for copies in copies_of(batch.vectors):
+        matrix.append(copies.rows.astype("<f4", copy=False).tobytes())
+        for halves, halved in zip(copies.halves.astype("<f2", copy=False), copies.halved, strict=True):
+            yield (
+                before + _row(batch.keys[index], batch.fields[index], halves.tobytes() if halved else None)
+            ).encode()
+            before = ", "
+            index += 1
+    yield from matrix
 
 
 def _opening(dim: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -141,14 +141,14 @@ class JsonWriter:
             )
         return Encoded(form, b"".join(self._encode(form)))
 
-    def _encode(self, form: Batch) -> tuple[bytes, ...]:
+    def _encode(self, form: Batch) -> Iterable[bytes]:
         if BY_NAME[form.namespace].slot is Slot.VECTOR:
             return vector_text(form, self._embedding.dim)
         if form.namespace == "nodes":
             return self._graph.nodes(form)
         if form.namespace == "edges":
             return (self._graph.edges(form),)
-        return (kv_text(form),)
+        return kv_text(form)
 
     async def write(self, encoded: Encoded) -> None:
         """See `Writer.write`."""
