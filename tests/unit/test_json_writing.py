@@ -152,7 +152,7 @@ _vectors = st.one_of(
 )  # fmt: skip
 
 
-@settings(FAST, max_examples=300)
+@settings(FAST, max_examples=100)
 @given(vectors=_vectors)
 def test_a_vector_is_read_as_examined_and_then_never_changes_again(
     vectors: Any, tmp_path_factory: pytest.TempPathFactory
@@ -253,7 +253,7 @@ def batches(draw: st.DrawFn, namespace: str) -> Batch:
 
 
 @pytest.mark.parametrize("namespace", NAMES)
-@settings(FAST, max_examples=60)
+@settings(FAST, max_examples=20)
 @given(data=st.data())
 def test_a_record_is_refused_with_a_reason_or_read_back_as_examined(
     namespace: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
@@ -284,7 +284,7 @@ def test_a_record_is_refused_with_a_reason_or_read_back_as_examined(
     assert digest_stream(found).value == digest_stream([form]).value
 
 
-@settings(FAST, max_examples=100)
+@settings(FAST, max_examples=40)
 @given(records=st.dictionaries(_text, st.dictionaries(_text, _json, max_size=4), max_size=4))
 def test_a_kv_file_is_what_lightrags_json_writes(
     records: dict[str, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
@@ -310,7 +310,7 @@ _scalar = (
 )
 
 
-@settings(FAST, max_examples=100)
+@settings(FAST, max_examples=40)
 @given(data=st.data())
 def test_a_graph_file_is_what_networkx_writes(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
@@ -363,3 +363,28 @@ def test_only_a_finished_copy_can_be_read(tmp_path: Path) -> None:
             store.written("owner-1")
 
     asyncio.run(run())
+
+
+def test_after_a_restart_of_the_machine_only_what_was_flushed_counts(tmp_path: Path) -> None:
+    """A commit that the machine may have lost is done again; one of the same run of the machine is kept."""
+    store = JsonStore("files", tmp_path, Embedding(model="m", dim=4), frozenset({Slot.KV}))
+    batches = [
+        Batch(namespace="full_docs", position=n, keys=[f"k{n}"], fields=[{"content": "x", "file_path": "f"}])
+        for n in (1, 2)
+    ]
+
+    async def resumed() -> dict[str, int]:
+        async with store.open_writer("owner-1", "f") as writer:
+            done = await writer.prepare()
+            for batch in batches[done.get("full_docs", 0) :]:
+                await writer.write(writer.encode(batch))
+            return done
+
+    assert asyncio.run(resumed()) == {}
+    assert asyncio.run(resumed()) == {"full_docs": 2}
+    progress = tmp_path / ".hybridrag" / "owner-1" / "progress.json"
+    progress.write_text(json.dumps({**json.loads(progress.read_text()), "boot": "another"}), encoding="utf-8")
+    assert asyncio.run(resumed()) == {}
+    asyncio.run(migrate(Batches(), store))
+    found = asyncio.run(collect(store.written("owner-1"), "full_docs"))
+    assert [key for batch in found for key in batch.keys] == ["k1", "k2"]

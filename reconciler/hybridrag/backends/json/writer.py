@@ -100,6 +100,9 @@ class JsonWriter:
     def _resume(self, manifest: Manifest) -> dict[str, int]:
         if manifest.state == "switched":
             raise self._in_use("it is in use by an earlier migration that was completed")
+        if manifest.replaces != self._replaces:
+            place = staging_folder(self._folder, manifest.migration)
+            manifest = save(place, manifest.model_copy(update={"replaces": self._replaces}))
         self._opened = Staging(self._folder, manifest)
         if manifest.state == "copying":
             self._opened.rewind()
