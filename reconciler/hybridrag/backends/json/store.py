@@ -1,4 +1,4 @@
-"""One LightRAG database in JSON files: observed and read here, written by nobody but LightRAG."""
+"""One LightRAG database in JSON files: observed and read here; `writer.py` writes one, `publishing.py` puts it in place."""
 
 from __future__ import annotations
 
@@ -6,26 +6,20 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from hybridrag.errors import NotFound, PlanRefused, SourceUnreadable
+from hybridrag.errors import NotFound, SourceUnreadable
 from hybridrag.migrate.threads import ahead
 from hybridrag.model.data import ALL_SLOTS, BY_NAME, Batch, Slot, streams_of
-from hybridrag.model.facts import Facts, Value
-from hybridrag.model.ports import (
-    Embedding,
-    Examination,
-    Glance,
-    KnownCounts,
-    Selection,
-    Store,
-    WriterSession,
-)
+from hybridrag.model.facts import Facts, Value, digest_of
+from hybridrag.model.ports import Embedding, Examination, Glance, KnownCounts, Selection, Store
 
-from . import files
+from . import files, publishing, records
 from .counting import count_records
 from .glance import glance_folder, remembered
 from .graphml import read_graph
 from .kv import read_kv
+from .staging import current, load, manifests, staging_folder
 from .vectors import read_vectors
+from .writer import JsonWriterSession
 
 
 class JsonReader:
@@ -44,8 +38,11 @@ class JsonReader:
     def read(self, namespace: str, *, skip: int = 0, rows: int = 1000) -> AsyncIterator[Batch]:
         return ahead(lambda: self._stream(namespace, skip, rows))
 
+    def _path(self, name: str) -> Path:
+        return self._folder / name
+
     def _stream(self, namespace: str, skip: int, rows: int) -> Iterator[Batch]:
-        path = self._folder / files.file_of(namespace)
+        path = self._path(files.file_of(namespace))
         slot = BY_NAME[namespace].slot
         if slot is Slot.VECTOR:
             return read_vectors(path, namespace, skip=skip, rows=rows)
@@ -59,8 +56,29 @@ def no_counts(folder: str) -> Mapping[str, tuple[str, int]]:
     return {}
 
 
+class WrittenReader(JsonReader):
+    """Reads what a migration has written, each file from where it lies: still staged, or published already."""
+
+    def __init__(self, folder: Path, names: Collection[str], staged: Path) -> None:
+        super().__init__(folder, names)
+        self._staged = staged
+
+    def _path(self, name: str) -> Path:
+        staged = self._staged / name
+        return staged if staged.is_file() else super()._path(name)
+
+    async def fingerprint(self) -> str:
+        stats = {name: self._path(name).stat() for name in sorted(self._names)}
+        return digest_of(
+            {name: [stat.st_size, stat.st_mtime_ns, stat.st_ino] for name, stat in stats.items()}
+        )
+
+    async def unfinished(self) -> list[str]:
+        return []
+
+
 class JsonStore:
-    """The files in one folder. JSON keeps every field as it is, so nothing is represented differently.
+    """The files in one folder; `records.py` and `halves.py` say what they hold differently.
 
     `counts`: what was counted before, so that an unchanged file is not counted again.
     """
@@ -92,13 +110,13 @@ class JsonStore:
         return await asyncio.to_thread(self._observe)
 
     def _observe(self) -> tuple[Facts, Facts]:
-        facts: dict[str, Value] = {"exists": True}
-        details: dict[str, Value] = {}
+        marks, details = self._marks()
         try:
             paths = files.present(self._folder, self._names)
         except NotFound as error:
             empty = self._folder.is_dir() and not any(self._folder.iterdir())
-            return {"exists": False, "missing": error.what, "empty": empty or None}, {}
+            return {"exists": False, "missing": error.what, "empty": empty or None, **marks}, details
+        facts: dict[str, Value] = {"exists": True, **marks}
         known = self._counts(str(self._folder))
         total = 0
         for path in paths:
@@ -132,6 +150,25 @@ class JsonStore:
         first = await asyncio.to_thread(glance_folder, self._folder, self._embedding.dim, known, self._names)
         return [first, *[(await other.glance())[0] for other in others]]
 
+    def _marks(self) -> tuple[dict[str, Value], dict[str, Value]]:
+        """Our own marks on these slots, all None when no migration ever wrote here; and what is staged, as details."""
+        mark = current(manifests(self._folder, self._slots))
+        facts: dict[str, Value] = {
+            "schema": True,
+            "migration": None,
+            "state": None,
+            "source_fingerprint": None,
+        }
+        if mark is None:
+            return facts, {}
+        facts["migration"], facts["source_fingerprint"] = mark.migration, mark.source_fingerprint
+        # Until every file is in its place, nothing was switched.
+        facts["state"] = "verified" if mark.state == "publishing" else mark.state
+        if mark.state == "switched":
+            return facts, {}
+        staged: dict[str, Value] = {f"staged/{name}": count for name, count in mark.records.items()}
+        return facts, {"checkpoint_records": sum(mark.records.values()), **staged}
+
     def selection(self) -> Selection:
         return Selection(
             kv="JsonKVStorage" if Slot.KV in self._slots else None,
@@ -144,22 +181,43 @@ class JsonStore:
     def reader(self) -> JsonReader:
         return JsonReader(self._folder, self._names)
 
+    def written(self, migration_id: str) -> JsonReader:
+        """What that migration has written, before and after it is switched to. Raises NotFound for an unfinished copy."""
+        place = staging_folder(self._folder, migration_id)
+        mark = load(place)
+        if mark is None or mark.state == "copying":
+            raise NotFound(
+                f'the folder "{self._folder}" holds no finished copy of migration "{migration_id}"',
+                hint="run hybridrag apply: it goes on from the checkpoint",
+            )
+        return WrittenReader(self._folder, self._names, place)
+
     def examine(self, batch: Batch, into: Examination) -> Batch:
-        return batch
+        return records.examine(batch, into, self._embedding.dim)
 
     async def related(self) -> list[str]:
         return []
 
     def open_writer(
         self, migration_id: str, fingerprint: str, *, replaces: str | None = None
-    ) -> WriterSession:
-        raise PlanRefused(
-            f'backend "{self._backend}" (json) cannot be the target of a migration',
-            hint="name a postgres backend in databases.<name>.backend",
+    ) -> JsonWriterSession:
+        """With `replaces`, files of these slots in the folder are this database's own, kept by an earlier migration;
+        they are moved aside when the new ones are switched to. Without it they are refused."""
+        return JsonWriterSession(
+            self._folder,
+            self._slots,
+            self._embedding,
+            migration_id,
+            fingerprint,
+            replaces=replaces is not None,
         )
 
     async def mark(self, migration_id: str, state: str) -> None:
-        """JSON files carry no marks; the source is never modified."""
+        """See `Store.mark`; "switched" publishes what was written, file by file, and may be repeated."""
+        try:
+            await asyncio.to_thread(publishing.mark, self._folder, migration_id, state)
+        except OSError as error:
+            raise publishing.explain(error, self._folder) from error
 
     async def close(self) -> None:
         """Nothing is held open."""

@@ -22,12 +22,11 @@ from hybridrag.errors import SourceUnreadable
 from hybridrag.model.data import Batch, Vectors
 
 from .files import BLOCK, RESTORE, vector_dim
+from .halves import COPIES_AGREE, norms_of
 from .kv import BATCH_BYTES, JsonText, malformed
 from .matrix import matrix_span
 
 _OWN = frozenset({"__id__", "__created_at__", "__write_seq__", "vector"})
-COPIES_AGREE = 1e-3
-"""Largest allowed |1 - cos| between the two copies; float16 rounding alone stays far below it."""
 
 
 class _Matrix:
@@ -189,7 +188,7 @@ def _restore(rows: list[dict[str, Any]], matrix: Vectors, path: Path) -> Vectors
                 hint=RESTORE,
             ) from None
         known[index] = True
-    norms = np.sqrt(np.einsum("ij,ij->i", originals, originals, dtype=np.float64))
+    norms = norms_of(originals)
     dots = np.einsum("ij,ij->i", originals, matrix, dtype=np.float64)
     # A zero vector is NaN in the matrix (0/0), and beyond 65,504 the float16 copy is infinite: the other copy counts.
     usable = known & np.isfinite(norms) & (norms > 0) & np.isfinite(dots)

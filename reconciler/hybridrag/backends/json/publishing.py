@@ -1,0 +1,139 @@
+"""From staged files to the files of the database: marks, and the renaming that makes LightRAG see them.
+
+Every step can be cut off and done again: a file that is still staged was not published, one that is not, was. Files
+that stood there before are moved aside, never removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import time
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from hybridrag.errors import BackendUnavailable, PlanRefused
+from hybridrag.model.data import Slot, streams_of
+
+from . import files
+from .staging import FOLDER, STATES, Manifest, load, manifests, save, staging_folder, sync_folder, tidy
+
+LOCK_PATIENCE_S = 20.0
+
+
+def file_names(slots: Collection[Slot]) -> list[str]:
+    """Names of the files that hold some slots, in copy order."""
+    return list(dict.fromkeys(files.file_of(name) for name in streams_of(slots)))
+
+
+@contextlib.contextmanager
+def locked(folder: Path, slots: Collection[Slot]) -> Iterator[None]:
+    """Hold the lock of each slot of a database; the system releases it when this process dies."""
+    import fcntl  # not on Windows, where the files can still be read
+
+    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + LOCK_PATIENCE_S
+    with contextlib.ExitStack() as stack:
+        for name in sorted(slot.value for slot in slots):
+            file = stack.enter_context((folder / FOLDER / f"lock-{name}").open("ab"))
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise BackendUnavailable(
+                            f'the folder "{folder}" is being written by another session of hybridrag',
+                            hint="wait for it to end, then run hybridrag apply",
+                        ) from None
+                    time.sleep(0.1)
+        yield
+
+
+def mark(folder: Path, migration_id: str, state: str) -> None:
+    """See `Store.mark`. "switched" publishes the files."""
+    place = staging_folder(folder, migration_id)
+    manifest = load(place)
+    if manifest is None:
+        raise _taken_over(folder)
+    with locked(folder, manifest.slots):
+        manifest = load(place)  # as it is now that nobody else writes
+        if manifest is None:
+            raise _taken_over(folder)
+        if STATES.index(manifest.state) >= STATES.index(state):
+            if manifest.state == "switched":
+                _clean(folder, place, manifest)  # a kill may have come before it
+        elif state == "verified" and manifest.state == "copied":
+            save(place, manifest.model_copy(update={"state": "verified"}))
+        elif state == "switched" and manifest.state in ("verified", "publishing"):
+            _publish(folder, place, manifest)
+        else:
+            raise PlanRefused(
+                f'the copy in "{place}" is only {manifest.state}; it cannot become {state}',
+                hint="run hybridrag apply: it copies and verifies first",
+            )
+
+
+def _taken_over(folder: Path) -> PlanRefused:
+    return PlanRefused(
+        f'the folder "{folder}" was taken over by another migration meanwhile; nothing was switched',
+        hint="run hybridrag plan again",
+    )
+
+
+def _publish(folder: Path, place: Path, manifest: Manifest) -> None:
+    names = file_names(manifest.slots)
+    kept = folder / FOLDER / f"before-{manifest.migration}"
+    _refuse_foreign(folder, place, kept, manifest, names)
+    manifest = save(place, manifest.model_copy(update={"state": "publishing"}))
+    for name in names:
+        staged, own = place / name, folder / name
+        if not staged.exists():
+            continue
+        if own.exists():
+            kept.mkdir(exist_ok=True)
+            staged.chmod(stat.S_IMODE(own.stat().st_mode))  # as LightRAG keeps it when it writes a file anew
+            own.rename(kept / name)
+        staged.rename(own)
+    for changed in (kept, folder, place):
+        if changed.is_dir():
+            sync_folder(changed)
+    save(place, manifest.model_copy(update={"state": "switched"}))
+    _clean(folder, place, manifest)
+
+
+def _refuse_foreign(folder: Path, place: Path, kept: Path, manifest: Manifest, names: list[str]) -> None:
+    """Before anything is moved: files that nobody told us we may replace, or that were written in the meantime."""
+    for name in names:
+        if not ((place / name).exists() and (folder / name).exists()):
+            continue
+        if not manifest.replaces or (kept / name).exists():
+            raise PlanRefused(
+                f'"{folder / name}" was written by somebody else meanwhile; it is left alone',
+                hint="stop what writes it and move that file away, then run hybridrag apply again",
+            )
+
+
+def _clean(folder: Path, place: Path, manifest: Manifest) -> None:
+    """Remove what was kept aside, and marks of earlier migrations whose files were moved aside: no data any more."""
+    tidy(place)
+    for older in manifests(folder, manifest.slots):
+        if older.number < manifest.number and set(older.slots) <= set(manifest.slots):
+            shutil.rmtree(staging_folder(folder, older.migration))
+
+
+def explain(error: OSError, folder: Path) -> BackendUnavailable:
+    """A failed read or write of the folder in words."""
+    reason = (os.strerror(error.errno) if error.errno else str(error)).lower()
+    hint = (
+        "free disk space"
+        if "space" in reason or "quota" in reason
+        else "check the folder and its permissions"
+    )
+    return BackendUnavailable(
+        f'the folder "{folder}" cannot be written: {reason}',
+        where=str(error.filename) if error.filename else None,
+        hint=f"{hint}, then run hybridrag apply: it goes on from the checkpoint",
+    )
