@@ -105,6 +105,7 @@ class Connection:
             token=token.reveal() if token else "",
             db_name=endpoint.database,
             timeout=CONNECT_TIMEOUT_S,
+            dedicated=True,  # a shared channel stays dead for 30 s when its server comes back
         )
 
     async def open(self, patience_s: float) -> None:

@@ -41,8 +41,8 @@ async def create(opened: Connection) -> None:
             description="hybridrag: migrations and their checkpoints",
         )
         await opened.call("create_collection", LEDGER, schema=schema, consistency_level="Strong")
-    indexes = _indexes()
-    await opened.call("create_index", LEDGER, indexes)
+    if not await opened.call("list_indexes", LEDGER):
+        await opened.call("create_index", LEDGER, _indexes())
     await opened.call("load_collection", LEDGER)
 
 
