@@ -185,7 +185,9 @@ class MilvusWriterSession:
         opened = await self._stack.enter_async_context(connection(self._endpoint, patience_s=15))
         try:
             await ledger.create(opened)
-            lock = Lock(opened, self._workspace)
+            # A connection of its own: it must be renewed while a long flush is waited for.
+            beating = await self._stack.enter_async_context(connection(self._endpoint, patience_s=15))
+            lock = Lock(beating, self._workspace)
             if not await lock.take():
                 raise BackendUnavailable(
                     f'workspace "{self._workspace}" in backend "{self._endpoint.name}" is being written by another '
