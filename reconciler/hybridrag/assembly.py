@@ -9,6 +9,8 @@ from hybridrag.adapters.lightrag_process import LightRagSchema
 from hybridrag.adapters.secrets import Secrets
 from hybridrag.backends.json.backend import JsonBackend
 from hybridrag.backends.json.spec import JsonSpec
+from hybridrag.backends.milvus.backend import MilvusBackend
+from hybridrag.backends.milvus.spec import MilvusSpec
 from hybridrag.backends.postgres.backend import PostgresBackend
 from hybridrag.backends.postgres.spec import PostgresSpec, TlsSpec
 from hybridrag.engine import World
@@ -34,6 +36,8 @@ def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
             backends[name] = PostgresBackend(
                 name, placed, environment=environment.environment, state=state, secrets=secrets, schema=schema
             )
+        elif isinstance(entry, MilvusSpec):
+            backends[name] = MilvusBackend(name, entry, secrets=secrets, schema=schema)
     declared = next((backend for backend in backends.values() if backend.type == "json"), None)
     wanted = {
         name: Wanted(

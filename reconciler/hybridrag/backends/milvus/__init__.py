@@ -1,0 +1,1 @@
+"""Milvus: the vectors of a LightRAG database in three collections of its own."""

@@ -1,0 +1,100 @@
+"""Our own small collection in the same database: whose a workspace is, and how far a copy came.
+
+There are no transactions. A row is replaced whole, so that a mark and its checkpoints are always of one moment; it
+is written after the records it counts, and records are written by their key: repeating a batch changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .client import Connection, driver, quoted
+from .collections import LEDGER
+
+_TEXT = 65535
+ROWS = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """What stands on a workspace. `records` are the committed ones by namespace."""
+
+    migration: str
+    source_fingerprint: str
+    state: str
+    records: dict[str, int] = field(default_factory=dict)
+
+
+async def create(opened: Connection) -> None:
+    """Make the collection where it does not exist; idempotent."""
+    if not await opened.call("has_collection", LEDGER):
+        library = driver()
+        kind, column = library.DataType, library.FieldSchema
+        schema = library.CollectionSchema(
+            [
+                column("id", kind.VARCHAR, max_length=1024, is_primary=True),
+                column("document", kind.VARCHAR, max_length=_TEXT),
+                column("vector", kind.FLOAT_VECTOR, dim=2),  # a collection cannot be without one
+            ],
+            description="hybridrag: migrations and their checkpoints",
+        )
+        await opened.call("create_collection", LEDGER, schema=schema, consistency_level="Strong")
+    if not await opened.call("list_indexes", LEDGER):
+        await opened.call("create_index", LEDGER, _indexes())
+    await opened.call("load_collection", LEDGER)
+
+
+def _indexes() -> Any:
+    """The index that the collection must have to be loaded."""
+    indexes = driver().MilvusClient.prepare_index_params()
+    indexes.add_index("vector", index_type="FLAT", metric_type="L2", params={})
+    return indexes
+
+
+async def put(opened: Connection, key: str, document: dict[str, Any]) -> None:
+    """Write one row, whole."""
+    row = {"id": key, "document": json.dumps(document), "vector": [0.0, 0.0]}
+    await opened.call("upsert", LEDGER, [row])
+
+
+async def rows(opened: Connection, prefix: str) -> dict[str, dict[str, Any]]:
+    """Rows whose id begins with a prefix, as of now."""
+    # "~" is above every character of our keys.
+    where = f"id >= {quoted(prefix)} and id < {quoted(prefix + '~')}"
+    found = await opened.query(LEDGER, where, ["id", "document"], ROWS)
+    return {row["id"]: json.loads(row["document"]) for row in found}
+
+
+class Ledger:
+    """The collection as seen from one workspace."""
+
+    def __init__(self, opened: Connection, workspace: str) -> None:
+        self._opened = opened
+        self._key = f"mark:{workspace}"
+
+    async def mark(self) -> Mark | None:
+        where = f"id == {quoted(self._key)}"
+        found = await self._opened.query(LEDGER, where, ["id", "document"], 1)
+        return Mark(**json.loads(found[0]["document"])) if found else None
+
+    async def put(self, mark: Mark) -> None:
+        document = {
+            "migration": mark.migration,
+            "source_fingerprint": mark.source_fingerprint,
+            "state": mark.state,
+            "records": mark.records,
+        }
+        await put(self._opened, self._key, document)
+
+    async def forget(self) -> None:
+        await self._opened.call("delete", LEDGER, ids=[self._key])
+
+    async def advance(self, migration: str, state: str) -> bool:
+        """Mark how far a migration is; False when the workspace is not (any more) this migration's."""
+        mark = await self.mark()
+        if mark is None or mark.migration != migration:
+            return False
+        await self.put(replace(mark, state=state))
+        return True

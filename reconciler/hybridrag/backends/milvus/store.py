@@ -1,0 +1,84 @@
+"""The vectors of one LightRAG database in Milvus: observed, read, examined, written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hybridrag.errors import PlanRefused
+from hybridrag.model.data import Batch, Slot
+from hybridrag.model.facts import Facts
+from hybridrag.model.ports import Embedding, Examination, SchemaMaker, Selection
+
+from .client import Endpoint, connection
+from .collections import VECTORS
+from .ledger import Ledger
+from .observe import observe_store
+from .reader import MilvusReader
+from .rows import Shape
+from .writer import MilvusWriterSession
+
+SLOTS = frozenset({Slot.VECTOR})
+
+
+class MilvusStore:
+    """See `model.ports.Store`."""
+
+    slots = SLOTS
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        workspace: str,
+        embedding: Embedding,
+        schema: SchemaMaker,
+        selection: Callable[[str], Selection],
+    ) -> None:
+        self._endpoint = endpoint
+        self._workspace = workspace
+        self._embedding = embedding
+        self._schema = schema
+        self._selection = selection
+        self._shapes = {namespace: Shape(namespace) for namespace in VECTORS}
+
+    @property
+    def backend(self) -> str:
+        return self._endpoint.name
+
+    async def observe(self) -> tuple[Facts, Facts]:
+        return await observe_store(self._endpoint, self._workspace, self._embedding)
+
+    def selection(self) -> Selection:
+        return self._selection(self._workspace)
+
+    def reader(self) -> MilvusReader:
+        return MilvusReader(self._endpoint, self._workspace, self._embedding)
+
+    def examine(self, batch: Batch, into: Examination) -> Batch:
+        return self._shapes[batch.namespace].examine(batch, into)
+
+    async def related(self) -> list[str]:
+        """Every field of a collection is a field of its stream: there is nothing beside them."""
+        return []
+
+    def open_writer(self, migration_id: str, fingerprint: str) -> MilvusWriterSession:
+        return MilvusWriterSession(
+            self._endpoint,
+            self._workspace,
+            self._embedding,
+            migration_id,
+            fingerprint,
+            self._schema,
+            self.selection(),
+        )
+
+    async def mark(self, migration_id: str, state: str) -> None:
+        async with connection(self._endpoint, patience_s=10) as opened:
+            if not await Ledger(opened, self._workspace).advance(migration_id, state):
+                raise PlanRefused(
+                    f'workspace "{self._workspace}" in backend "{self.backend}" was taken over by another migration '
+                    "meanwhile; nothing was switched",
+                    hint="give the database another workspace in the spec, then run hybridrag plan",
+                )
+
+    async def close(self) -> None:
+        """Connections live only as long as the call that needs them."""
