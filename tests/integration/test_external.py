@@ -383,3 +383,19 @@ def test_a_plan_is_stale_when_the_string_leads_elsewhere(
     assert done.returncode == 5, done.stdout + done.stderr
     assert "backend/pg.address" in words(done.stderr)
     assert CORE not in (project.folder / "saved.plan").read_text() + done.stderr
+
+
+def test_settings_of_the_session_hold_for_lightrag_too(
+    tmp_path: Path, server: Server, database: str, role: str
+) -> None:
+    """`options` with a search_path puts LightRAG's tables there, and the next plan finds them; hosts as fields."""
+    run_sql(server.dsn(database), f"CREATE SCHEMA app AUTHORIZATION {role}", "SELECT 1")
+    backend = fields(
+        host='"::1,127.0.0.1"', port=server.port, user=role, database=database, password="{env: PW}",
+        options='{search_path: "app, public", statement_timeout: 30s}',
+    )  # fmt: skip
+    project = make(tmp_path, backend)
+    project.ok("apply", "--auto-approve", PW=PASSWORD)
+    assert "No changes" in project.ok("plan", PW=PASSWORD)
+    schemas = "SELECT DISTINCT schemaname::text FROM pg_tables WHERE tablename LIKE 'lightrag%'"
+    assert run_sql(server.dsn(database), schemas) == [("app",)]
