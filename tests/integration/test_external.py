@@ -198,8 +198,7 @@ def test_a_client_certificate(tmp_path: Path, hba: Plain, authority: trustme.CA)
 
 def test_each_failure_has_its_words(tmp_path: Path, hba: Plain, server: Server) -> None:
     """The door, the database, the network, the socket; and every one of them at once, not after retries."""
-    sealed, empty = tmp_path / "sealed", tmp_path / "empty"
-    sealed.mkdir()
+    empty = tmp_path / "empty"
     empty.mkdir()
     cases: list[tuple[dict[str, object], str]] = [
         ({"password": "{env: WRONG}"}, 'refuses the password of user "owner"'),
@@ -227,7 +226,7 @@ def test_a_server_that_never_answers(tmp_path: Path) -> None:
 
 
 def test_a_socket_that_this_user_may_not_use(tmp_path: Path, hba: Plain) -> None:
-    """Asked as another account, as root may use them all."""
+    """The words alone: root, who may run these tests, may use every socket."""
     from hybridrag.backends.postgres.endpoint import Endpoint
     from hybridrag.backends.postgres.failures import explain
     from hybridrag.backends.postgres.spec import TlsSpec
