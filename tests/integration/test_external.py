@@ -198,8 +198,7 @@ def test_a_client_certificate(tmp_path: Path, hba: Plain, authority: trustme.CA)
 
 def test_each_failure_has_its_words(tmp_path: Path, hba: Plain, server: Server) -> None:
     """The door, the database, the network, the socket; and every one of them at once, not after retries."""
-    sealed, empty = tmp_path / "sealed", tmp_path / "empty"
-    sealed.mkdir()
+    empty = tmp_path / "empty"
     empty.mkdir()
     cases: list[tuple[dict[str, object], str]] = [
         ({"password": "{env: WRONG}"}, 'refuses the password of user "owner"'),
@@ -227,7 +226,7 @@ def test_a_server_that_never_answers(tmp_path: Path) -> None:
 
 
 def test_a_socket_that_this_user_may_not_use(tmp_path: Path, hba: Plain) -> None:
-    """Asked as another account, as root may use them all."""
+    """The words alone: root, who may run these tests, may use every socket."""
     from hybridrag.backends.postgres.endpoint import Endpoint
     from hybridrag.backends.postgres.failures import explain
     from hybridrag.backends.postgres.spec import TlsSpec
@@ -383,3 +382,19 @@ def test_a_plan_is_stale_when_the_string_leads_elsewhere(
     assert done.returncode == 5, done.stdout + done.stderr
     assert "backend/pg.address" in words(done.stderr)
     assert CORE not in (project.folder / "saved.plan").read_text() + done.stderr
+
+
+def test_settings_of_the_session_hold_for_lightrag_too(
+    tmp_path: Path, server: Server, database: str, role: str
+) -> None:
+    """`options` with a search_path puts LightRAG's tables there, and the next plan finds them; hosts as fields."""
+    run_sql(server.dsn(database), f"CREATE SCHEMA app AUTHORIZATION {role}", "SELECT 1")
+    backend = fields(
+        host='"::1,127.0.0.1"', port=server.port, user=role, database=database, password="{env: PW}",
+        options='{search_path: "app, public", statement_timeout: 30s}',
+    )  # fmt: skip
+    project = make(tmp_path, backend)
+    project.ok("apply", "--auto-approve", PW=PASSWORD)
+    assert "No changes" in project.ok("plan", PW=PASSWORD)
+    schemas = "SELECT DISTINCT schemaname::text FROM pg_tables WHERE tablename LIKE 'lightrag%'"
+    assert run_sql(server.dsn(database), schemas) == [("app",)]

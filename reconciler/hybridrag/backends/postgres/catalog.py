@@ -24,9 +24,8 @@ _DIMENSIONS = re.compile(r"(?:^|\.)(?:vector|halfvec)\((\d+)\)$")
 
 @dataclass(frozen=True, slots=True)
 class Physical:
-    """One table: its identity, and its columns' types by name. `identity` changes when a column does."""
+    """One table: its columns' types by name. `identity` is another one's for a table made anew, or with other columns."""
 
-    oid: int
     columns: dict[str, str]
     identity: str
 
@@ -51,7 +50,7 @@ async def physical(opened: asyncpg.Connection, names: Iterable[str]) -> dict[str
         identity = (
             f"{before.identity if before else row['oid']} {row['attnum']}:{row['attname']}:{row['type']}"
         )
-        found[row["name"]] = Physical(row["oid"], columns, identity)
+        found[row["name"]] = Physical(columns, identity)
     return found
 
 
