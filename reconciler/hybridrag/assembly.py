@@ -65,7 +65,13 @@ def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
 
 
 def _place(backend: Backend) -> Place:
-    return Place(name=backend.name, type=backend.type, provisioned=backend.provisioned, serves=backend.serves)
+    return Place(
+        name=backend.name,
+        type=backend.type,
+        provisioned=backend.provisioned,
+        serves=backend.serves,
+        mends=backend.mends,
+    )
 
 
 def _placed(tls: TlsSpec, spec: LoadedSpec) -> TlsSpec:

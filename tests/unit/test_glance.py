@@ -34,12 +34,12 @@ IN_A_FOLDER = settings(deadline=None, suppress_health_check=[HealthCheck.functio
 
 
 def glance(folder: Path, dim: int = DIM, counts: KnownCounts = lambda _: {}) -> Glance:
-    store = JsonStore("files", folder, Embedding(model="m", dim=dim), counts)
+    store = JsonStore("files", folder, Embedding(model="m", dim=dim), counts=counts)
     return asyncio.run(store.glance())[0]
 
 
 def observed(folder: Path, counts: KnownCounts = lambda _: {}) -> tuple[dict[str, Any], dict[str, Any]]:
-    facts, details = asyncio.run(JsonStore("files", folder, Embedding(model="m", dim=DIM), counts).observe())
+    facts, details = asyncio.run(JsonStore("files", folder, Embedding(model="m", dim=DIM), counts=counts).observe())
     return dict(facts), dict(details)
 
 

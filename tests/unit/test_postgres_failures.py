@@ -92,7 +92,7 @@ SERVER = {
 def test_what_a_server_lacks_comes_with_the_next_command(
     changed: dict[str, object], says: str | None
 ) -> None:
-    """One problem each, or none."""
+    """What has to be done first, or nothing."""
     found = problems("pg", {**SERVER, **changed}, Embedding(model="m", dim=96), pool=10)  # type: ignore[dict-item]
-    assert len(found) == (says is not None)
+    assert bool(found) == (says is not None)
     assert says is None or says in str(found[0].hint)

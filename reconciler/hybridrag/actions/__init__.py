@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .base import Action, Context, Part
+from .catch_up import CatchUp
 from .migrate import Migrate
 from .pause import Pause
 from .provision import Provision
@@ -11,8 +12,17 @@ from .switch import Switch
 from .validate import Validate
 from .verify import Verify
 
-ACTIONS: tuple[Action, ...] = (Provision(), Validate(), Pause(), Migrate(), Verify(), Switch(), Resume())
-ONE_PART = frozenset({"validate", "migrate", "verify"})
+ACTIONS: tuple[Action, ...] = (
+    Provision(),
+    Validate(),
+    Migrate(),
+    Verify(),
+    Pause(),
+    CatchUp(),
+    Switch(),
+    Resume(),
+)
+ONE_PART = frozenset({"validate", "migrate", "verify", "catch_up"})
 """Verbs whose step is about one part of a database; the others are about all of it."""
 ORDER: tuple[str, ...] = tuple(action.verb for action in ACTIONS)
 BY_VERB = {action.verb: action for action in ACTIONS}

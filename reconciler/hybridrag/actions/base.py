@@ -61,6 +61,11 @@ class Context:
         return part
 
 
+def held_id(migration_id: str) -> str:
+    """Under which name the journal keeps what a target was found to hold."""
+    return f"{migration_id} held"
+
+
 class Action(Protocol):
     """One verb. `check` is called before and after `do`; what it returns says that the goal is reached, and how."""
 

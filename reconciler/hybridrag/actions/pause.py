@@ -9,6 +9,7 @@ from __future__ import annotations
 from hybridrag.errors import PlanRefused
 
 from .base import Context
+from .migrate import changed
 
 
 class Pause:
@@ -28,5 +29,8 @@ class Pause:
                     hint="stop the LightRAG process that writes it (or remove leftovers of a dead one), then run "
                     "hybridrag apply",
                 )
-            fingerprints.append(await reader.fingerprint())
+            fingerprint = await reader.fingerprint()
+            if fingerprint != part.move.fingerprint:
+                raise changed(context.database)
+            fingerprints.append(fingerprint)
         context.memory.open_pause(context.database, context.run, " ".join(fingerprints))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .base import Context
+from .base import Context, held_id
 
 
 class Resume:
@@ -14,4 +14,5 @@ class Resume:
     async def do(self, context: Context) -> None:
         context.memory.close_pause(context.database)
         for part in context.parts:
-            context.memory.drop_digests(part.move.migration_id)
+            context.memory.drop_digests(part.move.examined_id)
+            context.memory.drop_digests(held_id(part.move.migration_id))

@@ -27,7 +27,7 @@ class Validate:
         if problems:
             raise problems[0]
         await refuse_without_room(context)
-        known = context.memory.digests(part.move.migration_id)
+        known = context.memory.digests(part.move.examined_id)
         return f"{part.total:,} records fit" if set(known) == set(part.streams) else None
 
     async def do(self, context: Context) -> None:
@@ -42,7 +42,7 @@ class Validate:
                 hint="stop whatever writes it, then run hybridrag apply again",
             )
         context.memory.put_digests(
-            part.move.migration_id, {name: table.to_bytes() for name, table in tables.items()}
+            part.move.examined_id, {name: table.to_bytes() for name, table in tables.items()}
         )
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hybridrag.errors import VerificationFailed
 from hybridrag.migrate.digest import NamespaceDigest
 from hybridrag.migrate.progress import Meter
-from hybridrag.migrate.verifying import Report, compare
+from hybridrag.migrate.verifying import Report, compare, digest_target
 
-from .base import Context
+from .base import Context, held_id
 
 
 class Verify:
@@ -18,14 +18,18 @@ class Verify:
             return None  # an earlier verification does not vouch for what happened since
         part = context.part
         facts, _ = await part.target.observe()
-        if facts.get("migration") == part.move.migration_id and facts.get("state") == "verified":
+        if facts.get("migration") != part.move.migration_id:
+            return None
+        if facts.get("state") == "verified":
             return f"{part.total:,} records equal, 0 missing, 0 extra, 0 different"
+        if set(context.memory.digests(held_id(part.move.migration_id))) == set(part.streams):
+            return "a copy of an earlier state; what was written since is carried over after the pause"
         return None
 
     async def do(self, context: Context) -> None:
         part = context.part
         move = part.move
-        known = context.memory.digests(move.migration_id)
+        known = context.memory.digests(move.examined_id)
         if set(known) != set(part.streams):
             # Comparing with less than everything would call a half copy equal.
             raise VerificationFailed(
@@ -33,10 +37,21 @@ class Verify:
                 hint="hybridrag apply examines it again",
             )
         expected = {name: NamespaceDigest.from_bytes(data) for name, data in known.items()}
+        written = part.target.written(move.migration_id)
         meter = Meter(context.emit, context.step.id, "comparing", part.total)
-        report = await compare(part.source.reader(), part.target, expected, context.batch, meter)
+        facts, _ = await part.target.observe()
+        if facts.get("source_fingerprint") != move.fingerprint and part.target.mending() is not None:
+            held = {name: await digest_target(written, name, context.batch, meter) for name in part.streams}
+            meter.tell()
+            context.memory.put_digests(
+                held_id(move.migration_id), {name: table.to_bytes() for name, table in held.items()}
+            )
+            return
+        source = part.source.reader()
+        report = await compare(source, part.target, written, expected, context.batch, meter)
         if not report.equal:
             raise failed(move.database, report)
+        context.memory.put_digests(held_id(move.migration_id), known)
         await part.target.mark(move.migration_id, "verified")
 
 

@@ -9,7 +9,7 @@ from hybridrag.migrate.progress import Meter
 from hybridrag.migrate.verifying import Report, compare, examine_source
 from hybridrag.model.data import streams_of
 from hybridrag.model.events import Emit
-from hybridrag.model.ports import Examination, Store
+from hybridrag.model.ports import Examination, Reader, Store
 from hybridrag.model.wanted import Wanted
 from hybridrag.planner import JSON, Part, parts_of
 
@@ -22,6 +22,7 @@ class _Pair:
 
     source: Store
     target: Store
+    written: Reader
     records: int
 
 
@@ -37,7 +38,7 @@ async def verify_database(world: World, name: str, emit: Emit) -> tuple[Report, 
         reader, streams = pair.source.reader(), streams_of(pair.source.slots)
         expected, found = await examine_source(reader, pair.target, streams, item.batch, examining)
         examination.add(found)
-        whole.add(await compare(reader, pair.target, expected, item.batch, comparing))
+        whole.add(await compare(reader, pair.target, pair.written, expected, item.batch, comparing))
     return whole, examination
 
 
@@ -68,7 +69,9 @@ async def _pair(world: World, item: Wanted, part: Part) -> _Pair:
             hint="hybridrag apply",
         )
     counts = (facts.get(f"records/{stream}") for stream in streams_of(part.slots))
-    return _Pair(source, target, sum(count for count in counts if isinstance(count, int)))
+    begun = held.get("migration")
+    written = target.reader() if part.in_place or begun is None else target.written(str(begun))
+    return _Pair(source, target, written, sum(count for count in counts if isinstance(count, int)))
 
 
 def _origin(world: World, item: Wanted, part: Part) -> str:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hybridrag.model.data import Batch
-from hybridrag.model.ports import Examination, Patcher, Reader, Store
+from hybridrag.model.ports import Examination, Mending, Patcher, Reader, Store
 
 from .digest import NamespaceDigest, bucket_of, record_digest
 from .progress import Meter
@@ -34,6 +34,7 @@ class Delta:
 async def catch_up(
     source: Reader,
     target: Store,
+    mending: Mending,
     patcher: Patcher,
     wanted: Mapping[str, NamespaceDigest],
     held: Mapping[str, NamespaceDigest],
@@ -51,12 +52,12 @@ async def catch_up(
         buckets = frozenset(wanted[name].differing(held[name]))
         if not buckets:
             continue
-        present = await _present(target, name, buckets)
+        present = await _present(mending, name, buckets)
         seen: set[str] = set()
         async for batch in _in_buckets(source, target, name, buckets, rows):
             changed = _changed(batch, present, seen)
             if len(changed):
-                await _put(patcher, target, changed, present, held[name])
+                await _put(patcher, mending, changed, present, held[name])
                 delta.put += len(changed)
                 meter.add(len(changed), changed.size)
         if extra := [key for key in present if key not in seen]:
@@ -71,7 +72,7 @@ async def catch_up(
     return delta
 
 
-async def _present(target: Store, name: str, buckets: frozenset[int]) -> dict[str, bytes]:
+async def _present(target: Mending, name: str, buckets: frozenset[int]) -> dict[str, bytes]:
     """Digest by key of the target's records in some buckets; their keys are asked for first, without the records."""
     chosen: list[str] = []
     async for keys in target.keys(name):
@@ -108,7 +109,7 @@ def _changed(batch: Batch, present: Mapping[str, bytes], seen: set[str]) -> Batc
 
 
 async def _put(
-    patcher: Patcher, target: Store, batch: Batch, present: Mapping[str, bytes], held: NamespaceDigest
+    patcher: Patcher, target: Mending, batch: Batch, present: Mapping[str, bytes], held: NamespaceDigest
 ) -> None:
     """Write records and read them back; the table then says what the target really holds."""
     await patcher.put(batch)

@@ -94,13 +94,14 @@ async def digest_target(reader: Reader, namespace: str, rows: int, meter: Meter)
 async def compare(
     source: Reader,
     target: Store,
+    written: Reader,
     expected: dict[str, NamespaceDigest],
     rows: int,
     meter: Meter,
 ) -> Report:
-    """Read the target back and compare it with what the source says it must hold."""
+    """Read back what was written to the target and compare it with what the source says it must hold."""
     report = Report()
-    reader = target.reader()
+    reader = written
 
     def form(batch: Batch) -> Batch:
         return target.examine(batch, Examination())

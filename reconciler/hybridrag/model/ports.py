@@ -205,16 +205,12 @@ class Store(Protocol):
         """Rules between streams that this store breaks, in words; empty when it is sound. Read-only."""
         ...
 
-    def keys(self, namespace: str) -> AsyncIterator[list[str]]:
-        """Every key of a stream, without its records; in any order. Read-only."""
+    def written(self, migration_id: str) -> Reader:
+        """What a migration of ours has written here, whether it serves yet or not."""
         ...
 
-    async def fetch(self, namespace: str, keys: Sequence[str]) -> Batch:
-        """Those of the records that are there. Read-only."""
-        ...
-
-    def open_patcher(self, migration_id: str) -> PatcherSession:
-        """For a copy of ours that is finished and does not serve yet."""
+    def mending(self) -> Mending | None:
+        """How single records of a finished copy are changed; None where only a whole copy can be made."""
         ...
 
     def open_writer(
@@ -223,11 +219,30 @@ class Store(Protocol):
         """`replaces` names the migration whose kept, no longer serving copy may give way."""
         ...
 
-    async def mark(self, migration_id: str, state: str) -> None:
-        """Record on the store itself how far this migration is: copied, verified, switched."""
+    async def mark(self, migration_id: str, state: str, fingerprint: str | None = None) -> None:
+        """Record on the store itself how far this migration is: copied, verified, switched.
+
+        `fingerprint`: of the source's present state, where the copy was brought up to it.
+        """
         ...
 
     async def close(self) -> None: ...
+
+
+class Mending(Protocol):
+    """Asks for, and changes, single records of a finished copy."""
+
+    def keys(self, namespace: str) -> AsyncIterator[list[str]]:
+        """Every key of a stream, without its records; in any order. Read-only."""
+        ...
+
+    async def fetch(self, namespace: str, keys: Sequence[str]) -> Batch:
+        """Those of the records that are there. Read-only."""
+        ...
+
+    def open(self, migration_id: str) -> PatcherSession:
+        """For a copy of ours that is finished and does not serve yet."""
+        ...
 
 
 class PatcherSession(Protocol):
@@ -291,6 +306,11 @@ class Backend(Protocol):
     @property
     def serves(self) -> frozenset[Slot]:
         """The slots that LightRAG can keep in this engine."""
+        ...
+
+    @property
+    def mends(self) -> bool:
+        """Whether its stores have a `mending`."""
         ...
 
     def store(

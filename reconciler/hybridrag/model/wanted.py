@@ -19,12 +19,16 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A backend as the planner sees it: its name and type in the spec, which slots it can hold."""
+    """A backend as the planner sees it: its name and type in the spec, which slots it can hold.
+
+    `mends`: single records of a finished copy can be changed, so an older one need not be made anew.
+    """
 
     name: str
     type: str
     provisioned: bool = False
     serves: frozenset[Slot] = ALL_SLOTS
+    mends: bool = False
 
 
 Placement = Mapping[Slot, Place]

@@ -27,6 +27,8 @@ class Moving:
     reason: str
     estimates: dict[str, float]
     disk_bytes: int
+    behind: bool
+    """A finished copy of an earlier state is there, which only has to be brought up to date."""
     hazards: tuple[Hazard, ...]
 
 
@@ -41,7 +43,9 @@ def moving(item: Wanted, part: Part, move: Move, source: Facts, target: Facts) -
     copied = ours and target.get("state") in ("copied", "verified")
     place = part.target.name
     what = f"{records:,} records" + (f" ({names(part.slots)})" if names(part.slots) else "")
-    if copied:
+    if copied and target.get("source_fingerprint") != move.fingerprint:
+        copying = f"{present:,} records of an earlier state are already copied"
+    elif copied:
         copying = f"{present:,} records are already copied"
     elif present:
         copying = f"copy {what} to {place} (about {present:,} are there)"
@@ -55,6 +59,7 @@ def moving(item: Wanted, part: Part, move: Move, source: Facts, target: Facts) -
             "validate": f"check {place} and examine {what}",
             "migrate": copying,
             "verify": f"compare {what} with {place}, both ways",
+            "catch_up": "carry over what was written since the copy",
         },
         reason=_differs(part),
         estimates={
@@ -73,6 +78,7 @@ def moving(item: Wanted, part: Part, move: Move, source: Facts, target: Facts) -
             present_vectors=_vectors(target, part) if ours else 0,
             logs_index=not part.target.provisioned,
         ),
+        behind=copied and target.get("source_fingerprint") != move.fingerprint,
         hazards=_hazards(part, move, records, target),
     )
 
@@ -131,7 +137,7 @@ def bracket(
     whole = {
         "pause": (
             "hold the source still (no writer declared: watch it)",
-            "the source must not change during the copy",
+            "the source must not change between the copy and the switch",
         ),
         "switch": (f"point the registry at backend {_targets(parts)}", _differs(parts[0])),
         "resume": ("release the source", "the pause ends with the switch, or with a failure"),
@@ -152,14 +158,16 @@ def bracket(
             add(verb, item.database, *whole[verb], hazards=(stopped,) if verb == "pause" else ())
         elif verb in ONE_PART:
             for each in open_parts:
+                if verb == "catch_up" and not each.behind:
+                    continue
                 add(
                     verb,
                     each.part.id,
                     each.texts[verb],
                     "nothing is switched unverified" if verb == "verify" else each.reason,
-                    records=each.records,
-                    bytes=each.bytes,
-                    estimate_s=round(each.estimates[verb], 1),
+                    records=each.records if verb in each.estimates else None,
+                    bytes=each.bytes if verb in each.estimates else None,
+                    estimate_s=round(each.estimates[verb], 1) if verb in each.estimates else None,
                     disk_bytes=each.disk_bytes if verb in ("validate", "migrate") else None,
                     hazards=each.hazards if verb == "migrate" else (),
                 )

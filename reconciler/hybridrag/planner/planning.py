@@ -205,6 +205,10 @@ def _part(
     target = observation.of(store_thing(item.database, key, part.slots))
     kept = entry.get(f"kept/{key}") is not None
     replaces = usable_target(item, part, target, identity, kept)
+    if part.target.mends and not replaces and target.get("state") in ("copied", "verified"):
+        identity = str(
+            target.get("migration")
+        )  # a finished copy of an earlier state: what changed is carried over
     if target.get("state") == "switched" and not replaces and target.get("source_fingerprint") != fingerprint:
         raise PlanRefused(
             f'database "{item.database}": backend "{part.target.name}" was already switched to, but the registry does not '

@@ -89,6 +89,9 @@ def usable_target(item: Wanted, part: Part, facts: Facts, identity: str, kept: b
             hint=str(hint) if hint else "run hybridrag plan again",
         )
     begun = facts.get("migration")
+    if begun is not None and facts.get("state") == "switched" and not kept and part.target.type == JSON:
+        # Files keep the mark of what once wrote them; who served since is known to the registry alone.
+        begun = None
     if begun is not None and owner_of(str(begun)) != owner_of(identity):
         raise PlanRefused(
             f'database "{item.database}": {_place(item, part)} holds the unfinished copy of another database',

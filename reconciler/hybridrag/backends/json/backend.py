@@ -46,6 +46,8 @@ class JsonBackend:
     def serves(self) -> frozenset[Slot]:
         return ALL_SLOTS
 
+    mends = False
+
     def store(
         self, path: str, workspace: str, embedding: Embedding, slots: frozenset[Slot] = ALL_SLOTS
     ) -> JsonStore:

@@ -212,7 +212,10 @@ class JsonStore:
             replaces=replaces is not None,
         )
 
-    async def mark(self, migration_id: str, state: str) -> None:
+    def mending(self) -> None:
+        """Files are written whole."""
+
+    async def mark(self, migration_id: str, state: str, fingerprint: str | None = None) -> None:
         """See `Store.mark`; "switched" publishes what was written, file by file, and may be repeated."""
         try:
             await asyncio.to_thread(publishing.mark, self._folder, migration_id, state)

@@ -24,6 +24,7 @@ class MilvusBackend:
     type = "milvus"
     provisioned = False
     serves = SLOTS
+    mends = False
 
     def __init__(self, name: str, spec: MilvusSpec, *, secrets: SecretResolver, schema: SchemaMaker) -> None:
         self.name = name
@@ -52,6 +53,9 @@ class MilvusBackend:
 
     def problems(self, facts: Facts, embedding: Embedding) -> list[HybridragError]:
         return problems(self.name, facts, embedding)
+
+    async def room(self) -> None:
+        """A server elsewhere: nobody can tell."""
 
     async def provision(self) -> None:
         """An external server is there, or it is not."""

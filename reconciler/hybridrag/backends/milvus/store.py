@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from hybridrag.errors import PlanRefused
 from hybridrag.model.data import Batch, Slot
 from hybridrag.model.facts import Facts
-from hybridrag.model.ports import Embedding, Examination, SchemaMaker, Selection
+from hybridrag.model.ports import Embedding, Examination, Glance, SchemaMaker, Selection, Store
 
 from .client import Endpoint, connection
 from .collections import VECTORS
@@ -60,7 +60,25 @@ class MilvusStore:
         """Every field of a collection is a field of its stream: there is nothing beside them."""
         return []
 
-    def open_writer(self, migration_id: str, fingerprint: str) -> MilvusWriterSession:
+    async def glance(self, others: Sequence[Store] = ()) -> list[Glance]:
+        found, _ = await self.observe()
+        counts = {name: found.get(f"records/{name}") for name in VECTORS}
+        mine = Glance(
+            records={name: count if isinstance(count, int) else None for name, count in counts.items()},
+            problem=None if found.get("schema") else "LightRAG's collections are missing",
+            state=str(found["state"]) if found.get("state") else None,
+        )
+        return [mine, *[(await other.glance())[0] for other in others]]
+
+    def written(self, migration_id: str) -> MilvusReader:
+        return self.reader()
+
+    def mending(self) -> None:
+        """A copy is made whole: there are no transactions to change single records in."""
+
+    def open_writer(
+        self, migration_id: str, fingerprint: str, *, replaces: str | None = None
+    ) -> MilvusWriterSession:
         return MilvusWriterSession(
             self._endpoint,
             self._workspace,
@@ -69,9 +87,10 @@ class MilvusStore:
             fingerprint,
             self._schema,
             self.selection(),
+            replaces,
         )
 
-    async def mark(self, migration_id: str, state: str) -> None:
+    async def mark(self, migration_id: str, state: str, fingerprint: str | None = None) -> None:
         async with connection(self._endpoint, patience_s=10) as opened:
             if not await Ledger(opened, self._workspace).advance(migration_id, state):
                 raise PlanRefused(

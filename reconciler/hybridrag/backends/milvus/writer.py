@@ -51,6 +51,7 @@ class MilvusWriter:
         migration_id: str,
         fingerprint: str,
         create_schema: Callable[[], Awaitable[None]],
+        replaces: str | None,
     ) -> None:
         self._opened = opened
         self._lock = lock
@@ -60,6 +61,7 @@ class MilvusWriter:
         self._migration_id = migration_id
         self._fingerprint = fingerprint
         self._create_schema = create_schema
+        self._replaces = replaces
         self._ledger = Ledger(opened, workspace)
         self._shapes = {namespace: Shape(namespace) for namespace in self._names}
         self._mark = Mark(migration=migration_id, source_fingerprint=fingerprint, state="copying")
@@ -67,7 +69,7 @@ class MilvusWriter:
     async def prepare(self) -> dict[str, int]:
         """See `Writer.prepare`. An earlier part of ours for another state of the source is removed first."""
         mark = await self._ledger.mark()
-        if mark and mark.state == "switched":
+        if mark and mark.state == "switched" and mark.migration != self._replaces:
             raise self._in_use("it is in use by an earlier migration that was completed")
         if mark and owner_of(mark.migration) != owner_of(self._migration_id):
             raise self._in_use("it holds the unfinished copy of another database")
@@ -168,6 +170,7 @@ class MilvusWriterSession:
         fingerprint: str,
         schema: SchemaMaker,
         selection: Selection,
+        replaces: str | None,
     ) -> None:
         self._endpoint = endpoint
         self._workspace = workspace
@@ -176,6 +179,7 @@ class MilvusWriterSession:
         self._fingerprint = fingerprint
         self._schema = schema
         self._selection = selection
+        self._replaces = replaces
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> MilvusWriter:
@@ -207,6 +211,7 @@ class MilvusWriterSession:
             self._migration_id,
             self._fingerprint,
             lambda: self._schema.create(self._selection, self._embedding),
+            self._replaces,
         )
 
     async def __aexit__(self, *exc: object) -> None:

@@ -181,6 +181,8 @@ class PostgresBackend:
     def serves(self) -> frozenset[Slot]:
         return ALL_SLOTS
 
+    mends = True
+
     def store(
         self, path: str, workspace: str, embedding: Embedding, slots: frozenset[Slot] = ALL_SLOTS
     ) -> PostgresStore:

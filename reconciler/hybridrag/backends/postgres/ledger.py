@@ -197,7 +197,7 @@ class Ledger:
         )
         return all(gone)
 
-    async def advance(self, migration_id: str, state: str) -> bool:
+    async def advance(self, migration_id: str, state: str, fingerprint: str | None = None) -> bool:
         """Mark how far a migration is; False, and nothing changed, when a slot is not (any more) this migration's."""
         async with self._opened.transaction():
             held = await self._opened.fetch(
@@ -210,11 +210,12 @@ class Ledger:
             if len(held) != len(self._names):
                 return False
             await self._opened.execute(
-                "UPDATE hybridrag_ledger.migration SET state = $3, updated_at = now() "
-                "WHERE workspace = $1 AND slot = ANY($2)",
+                "UPDATE hybridrag_ledger.migration SET state = $3, updated_at = now(), "
+                "source_fingerprint = coalesce($4, source_fingerprint) WHERE workspace = $1 AND slot = ANY($2)",
                 self._workspace,
                 self._names,
                 state,
+                fingerprint,
             )
         return True
 

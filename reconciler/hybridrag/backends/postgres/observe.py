@@ -122,6 +122,7 @@ def problems(
         refuse(
             f"its database is encoded in {facts.get('encoding')}", "create a database with ENCODING 'UTF8'"
         )
+    found += index_problems(name, index or VectorIndexSpec(), facts, embedding)
     for what, hint in (*_extension_problems(facts), *_connection_problems(name, facts, pool)):
         refuse(what, hint)
     if not facts.get("may_create_schema") or not facts.get("may_create_tables"):
@@ -130,7 +131,6 @@ def problems(
             f"this user has no right to create {missing}",
             "as an administrator: GRANT CREATE ON DATABASE <database> TO <user>; GRANT ALL ON SCHEMA public TO <user>",
         )
-    found += index_problems(name, index or VectorIndexSpec(), facts, embedding)
     return found
 
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 
 import asyncpg
 
 from hybridrag.errors import PlanRefused
-from hybridrag.model.data import EDGE_SEPARATOR, Batch
+from hybridrag.model.data import EDGE_SEPARATOR, Batch, Slot
 from hybridrag.model.ports import Embedding
 
 from .client import connection, while_open
 from .copy_binary import Decoder, Encoder, RowSplitter
 from .endpoint import Endpoint
+from .indexes import column_type
 from .ledger import Ledger
 from .rows import Shape
-from .tables import table_name
+from .spec import VectorIndexSpec
+from .tables import TABLES, table_name
 from .writer import chunk_order, once
 
 KEYS_AT_ONCE = 10_000
@@ -32,75 +35,80 @@ def _chosen(namespace: str, keys: Sequence[str]) -> tuple[str, tuple[list[str], 
     return _EDGES, ([end[0] for end in ends], [end[-1] for end in ends])
 
 
-async def keys_of(
-    endpoint: Endpoint, workspace: str, embedding: Embedding, namespace: str
-) -> AsyncIterator[list[str]]:
-    """Every key of a namespace, in groups."""
-    key = f"src_id || '{EDGE_SEPARATOR}' || tgt_id" if namespace == "edges" else "id"
-    query = f"SELECT {key} FROM {table_name(namespace, embedding)} WHERE workspace = $1"
-    async with (
-        connection(endpoint, purpose="verify", read_only=True, patience_s=10) as opened,
-        opened.transaction(readonly=True),
-    ):
-        group: list[str] = []
-        async for row in opened.cursor(query, workspace, prefetch=KEYS_AT_ONCE):
-            group.append(row[0])
-            if len(group) >= KEYS_AT_ONCE:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostgresMending:
+    """See `model.ports.Mending`."""
+
+    endpoint: Endpoint
+    workspace: str
+    embedding: Embedding
+    slots: frozenset[Slot]
+    index: VectorIndexSpec
+
+    def table(self, namespace: str) -> str:
+        return table_name(namespace, self.embedding)
+
+    def shape(self, namespace: str) -> Shape:
+        return Shape(namespace, half=column_type(self.index) == "halfvec" and TABLES[namespace].vector)
+
+    async def keys(self, namespace: str) -> AsyncIterator[list[str]]:
+        key = f"src_id || '{EDGE_SEPARATOR}' || tgt_id" if namespace == "edges" else "id"
+        query = f"SELECT {key} FROM {self.table(namespace)} WHERE workspace = $1"
+        async with (
+            connection(self.endpoint, purpose="verify", read_only=True, patience_s=10) as opened,
+            opened.transaction(readonly=True),
+        ):
+            group: list[str] = []
+            async for row in opened.cursor(query, self.workspace, prefetch=KEYS_AT_ONCE):
+                group.append(row[0])
+                if len(group) >= KEYS_AT_ONCE:
+                    yield group
+                    group = []
+            if group:
                 yield group
-                group = []
-        if group:
-            yield group
 
+    async def fetch(self, namespace: str, keys: Sequence[str]) -> Batch:
+        decoder, splitter = Decoder(self.shape(namespace)), RowSplitter()
+        condition, chosen = _chosen(namespace, keys)
+        columns = ", ".join(
+            "content_vector::vector" if name == "content_vector" else name for name in decoder.select
+        )
+        query = f"SELECT {columns} FROM {self.table(namespace)} WHERE workspace = $1 AND {condition}"
+        rows: list[list[bytes | None]] = []
 
-async def fetch(
-    endpoint: Endpoint, workspace: str, embedding: Embedding, namespace: str, keys: Sequence[str]
-) -> Batch:
-    """Those of some records that are there."""
-    decoder, splitter = Decoder(Shape(namespace)), RowSplitter()
-    condition, chosen = _chosen(namespace, keys)
-    query = (
-        f"SELECT {', '.join(decoder.select)} FROM {table_name(namespace, embedding)} "
-        f"WHERE workspace = $1 AND {condition}"
-    )
-    rows: list[list[bytes | None]] = []
+        async def sink(data: bytes) -> None:
+            rows.extend(row for row, _ in splitter.feed(data))
 
-    async def sink(data: bytes) -> None:
-        rows.extend(row for row, _ in splitter.feed(data))
+        async with connection(self.endpoint, purpose="verify", read_only=True, patience_s=10) as opened:
+            await opened.copy_from_query(query, self.workspace, *chosen, output=sink, format="binary")
+        return decoder.decode(rows, len(rows))
 
-    async with connection(endpoint, purpose="verify", read_only=True, patience_s=10) as opened:
-        await opened.copy_from_query(query, workspace, *chosen, output=sink, format="binary")
-    return decoder.decode(rows, len(rows))
+    def open(self, migration_id: str) -> PostgresPatcherSession:
+        return PostgresPatcherSession(self, migration_id)
 
 
 class PostgresPatcher:
     """See `model.ports.Patcher`."""
 
-    def __init__(self, opened: asyncpg.Connection, workspace: str, embedding: Embedding) -> None:
+    def __init__(self, opened: asyncpg.Connection, mending: PostgresMending) -> None:
         self._opened = opened
-        self._workspace = workspace
-        self._embedding = embedding
+        self._mending = mending
 
     async def put(self, batch: Batch) -> None:
         """Through a temporary table, because an edge hangs on its node: a node must be updated, never removed."""
-        shape = Shape(batch.namespace)
-        encoder = Encoder(shape, self._workspace)
-        table = table_name(batch.namespace, self._embedding)
-        order = None
-        if batch.namespace == "chunks":
-            known = await chunk_order(
-                self._opened, table_name("text_chunks", self._embedding), self._workspace, batch.keys
-            )
-            order = lambda key: known.get(key, (None, None))  # noqa: E731
+        name, workspace = batch.namespace, self._mending.workspace
+        encoder = Encoder(self._mending.shape(name), workspace)
+        data = encoder.encode(batch)
+        if name == "chunks" and Slot.KV in self._mending.slots:
+            known = await chunk_order(self._opened, self._mending.table("text_chunks"), workspace, batch.keys)
+            data = encoder.encode(batch, lambda key: known.get(key, (None, None)))
+        elif name == "chunks":
+            data = encoder.encode(batch, lambda key: (None, None))
         key = ["workspace", "id"]
-        if shape.table.graph:
-            key = [
-                "workspace",
-                "namespace",
-                *(["id"] if batch.namespace == "nodes" else ["src_id", "tgt_id"]),
-            ]
-        values = ", ".join(f"{name} = EXCLUDED.{name}" for name in encoder.columns if name not in key)
-        names = ", ".join(encoder.columns)
-        data = encoder.encode(batch, order)
+        if TABLES[name].graph:
+            key = ["workspace", "namespace", *(["id"] if name == "nodes" else ["src_id", "tgt_id"])]
+        values = ", ".join(f"{column} = EXCLUDED.{column}" for column in encoder.columns if column not in key)
+        names, table = ", ".join(encoder.columns), self._mending.table(name)
         async with self._opened.transaction():
             await self._opened.execute(f"CREATE TEMPORARY TABLE patch (LIKE {table}) ON COMMIT DROP")
             await while_open(
@@ -116,38 +124,38 @@ class PostgresPatcher:
 
     async def remove(self, namespace: str, keys: Sequence[str]) -> None:
         condition, chosen = _chosen(namespace, keys)
-        table = table_name(namespace, self._embedding)
         await self._opened.execute(
-            f"DELETE FROM {table} WHERE workspace = $1 AND {condition}", self._workspace, *chosen
+            f"DELETE FROM {self._mending.table(namespace)} WHERE workspace = $1 AND {condition}",
+            self._mending.workspace,
+            *chosen,
         )
 
 
 class PostgresPatcherSession:
-    """Async context manager: one connection, the workspace's advisory lock, the mark taken back, one patcher."""
+    """Async context manager: one connection, the locks of the workspace's slots, the mark taken back, one patcher."""
 
-    def __init__(self, endpoint: Endpoint, workspace: str, embedding: Embedding, migration_id: str) -> None:
-        self._endpoint = endpoint
-        self._workspace = workspace
-        self._embedding = embedding
+    def __init__(self, mending: PostgresMending, migration_id: str) -> None:
+        self._mending = mending
         self._migration_id = migration_id
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> PostgresPatcher:
+        mending = self._mending
         opened = await self._stack.enter_async_context(
-            connection(self._endpoint, purpose="writer", read_only=False, patience_s=15)
+            connection(mending.endpoint, purpose="writer", read_only=False, patience_s=15)
         )
-        ledger = Ledger(opened, self._workspace)
+        ledger = Ledger(opened, mending.workspace, mending.slots)
         try:
             # What is changed from now on is unverified, whoever looks at it after a kill.
             if not await ledger.lock() or not await ledger.advance(self._migration_id, "copied"):
                 raise PlanRefused(
-                    f'workspace "{self._workspace}" in backend "{self._endpoint.name}" is being written by another run',
+                    f'workspace "{mending.workspace}" in backend "{mending.endpoint.name}" is being written by another run',
                     hint="wait for it to end, then run hybridrag apply",
                 )
         except BaseException:
             await self._stack.aclose()
             raise
-        return PostgresPatcher(opened, self._workspace, self._embedding)
+        return PostgresPatcher(opened, mending)
 
     async def __aexit__(self, *exc: object) -> None:
         await self._stack.aclose()

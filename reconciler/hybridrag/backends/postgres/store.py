@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from hybridrag.errors import PlanRefused
@@ -10,7 +10,6 @@ from hybridrag.model.data import ALL_SLOTS, Batch, Slot, streams_of
 from hybridrag.model.facts import Facts
 from hybridrag.model.ports import Embedding, Examination, Glance, SchemaMaker, Selection, Store
 
-from . import patching
 from .building import Budget
 from .client import connection
 from .endpoint import Endpoint
@@ -18,6 +17,7 @@ from .glance import glance_workspaces
 from .indexes import column_type
 from .ledger import Ledger
 from .observe import observe_store
+from .patching import PostgresMending
 from .reading import PostgresReader
 from .recall import SAMPLE, Recall, measure
 from .rows import Shape
@@ -103,14 +103,17 @@ class PostgresStore:
             )
         return [f"{apart:,} chunk vectors disagree with their chunk in tokens or order"] if apart else []
 
-    def keys(self, namespace: str) -> AsyncIterator[list[str]]:
-        return patching.keys_of(self._endpoint, self._workspace, self._embedding, namespace)
+    def written(self, migration_id: str) -> PostgresReader:
+        return self.reader()
 
-    async def fetch(self, namespace: str, keys: Sequence[str]) -> Batch:
-        return await patching.fetch(self._endpoint, self._workspace, self._embedding, namespace, keys)
-
-    def open_patcher(self, migration_id: str) -> patching.PostgresPatcherSession:
-        return patching.PostgresPatcherSession(self._endpoint, self._workspace, self._embedding, migration_id)
+    def mending(self) -> PostgresMending:
+        return PostgresMending(
+            endpoint=self._endpoint,
+            workspace=self._workspace,
+            embedding=self._embedding,
+            slots=self._slots,
+            index=self._index,
+        )
 
     async def recall(self, sample: int = SAMPLE) -> Recall | None:
         """How many of the nearest vectors LightRAG's own search finds; None where there is no index to measure."""
@@ -135,11 +138,11 @@ class PostgresStore:
         )
         return PostgresWriterSession(task, self._schema, self.selection())
 
-    async def mark(self, migration_id: str, state: str) -> None:
+    async def mark(self, migration_id: str, state: str, fingerprint: str | None = None) -> None:
         async with connection(self._endpoint, purpose="mark", read_only=False, patience_s=10) as opened:
             ledger = Ledger(opened, self._workspace, self._slots)
             await ledger.create()  # a copy that an earlier version made has an earlier version's marks
-            if not await ledger.advance(migration_id, state):
+            if not await ledger.advance(migration_id, state, fingerprint):
                 raise PlanRefused(
                     f'workspace "{self._workspace}" in backend "{self.backend}" was taken over by another migration '
                     "meanwhile; nothing was switched",
