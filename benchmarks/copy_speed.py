@@ -105,7 +105,7 @@ async def ours(scratch: Scratch, data: Path, embedding: Embedding) -> dict[str, 
         now = lap("copy", now)
         await writer.finish(lambda _: None)
         now = lap("index", now)
-    report = await compare(reader, target, expected, ROWS, meter())
+    report = await compare(reader, target, target.reader(), expected, ROWS, meter())
     lap("verify", now)
     assert report.equal
     await scratch.drop(database)

@@ -18,6 +18,7 @@ import hypothesis
 import pytest
 
 from tests.support.docker.fixtures import case, docker_engine  # noqa: F401  # fixtures
+from tests.support.milvus import milvus, vector_database  # noqa: F401  # fixtures
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "01-json-to-postgres"

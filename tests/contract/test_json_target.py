@@ -88,7 +88,7 @@ async def verified(source: Any, target: Any, view: Any, **options: Any) -> None:
     assert examination.refused == []
     assert examination.lost == {}
     await migrate(source.reader(), target, rows=50, **options)
-    report = await compare(source.reader(), view, expected, 70, meter())
+    report = await compare(source.reader(), view, view.reader(), expected, 70, meter())
     assert report.equal, report
     assert report.records == sum(table.records for table in expected.values()) > 100
 

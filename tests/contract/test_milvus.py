@@ -31,7 +31,7 @@ from hybridrag.model.data import Batch, Slot
 from hybridrag.model.ports import Embedding, Examination, Reader
 from tests.conftest import DIM, EXAMPLE, OLD_DATABASE, ROOT, clean_environment
 from tests.integration.test_lightrag_answers import MODES, QUESTIONS, TOP_K, same
-from tests.support.milvus import MilvusServer, milvus, vector_database  # noqa: F401  # fixtures
+from tests.support.milvus import MilvusServer
 
 EMBEDDING = Embedding(model="hash-emb", dim=DIM)
 FIRST = "db1-a"
@@ -62,7 +62,7 @@ async def verified(reader: Reader, store: MilvusStore) -> Report:
     tables, examination = await examine_source(reader, store, VECTORS, 100, meter())
     assert not examination.refused
     assert not examination.lost
-    return await compare(reader, store, tables, 100, meter())
+    return await compare(reader, store, store.reader(), tables, 100, meter())
 
 
 def records(client: Any, workspace: str = "notes") -> int:
@@ -76,7 +76,7 @@ def records(client: Any, workspace: str = "notes") -> int:
 
 
 @pytest.fixture
-def store(milvus: MilvusServer, vector_database: str) -> MilvusStore:  # noqa: F811
+def store(milvus: MilvusServer, vector_database: str) -> MilvusStore:
     """An empty workspace in a fresh database."""
     return milvus.backend(vector_database).store("unused", "notes", EMBEDDING)
 
@@ -145,7 +145,7 @@ def _fields(namespace: str) -> st.SearchStrategy[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def small(milvus: MilvusServer) -> Any:  # noqa: F811
+def small(milvus: MilvusServer) -> Any:
     """LightRAG's schema at four dimensions, made once."""
     milvus.client("default").create_database("hostile")
     store = milvus.backend("hostile").store("unused", "trip", SMALL)
@@ -250,9 +250,9 @@ asyncio.run(main())
 
 
 async def test_a_killed_copy_goes_on_and_nothing_is_there_twice(
-    milvus: MilvusServer,  # noqa: F811
+    milvus: MilvusServer,
     store: MilvusStore,
-    vector_database: str,  # noqa: F811
+    vector_database: str,
 ) -> None:
     """SIGKILL in the middle of the writing; the next run takes the dead one's lock and resumes, with other batches."""
     process = await asyncio.create_subprocess_exec(
@@ -278,9 +278,9 @@ async def test_a_killed_copy_goes_on_and_nothing_is_there_twice(
 
 
 async def test_a_batch_without_its_checkpoint_is_written_again_and_once(
-    milvus: MilvusServer,  # noqa: F811
+    milvus: MilvusServer,
     store: MilvusStore,
-    vector_database: str,  # noqa: F811
+    vector_database: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The moment between the records and their checkpoint: the worst one for a store without transactions."""
@@ -305,7 +305,7 @@ async def test_a_batch_without_its_checkpoint_is_written_again_and_once(
 
 async def test_a_server_that_dies_meanwhile_is_an_error_in_words_and_loses_nothing(
     tmp_path: Path,
-    milvus: MilvusServer,  # noqa: F811
+    milvus: MilvusServer,
 ) -> None:
     """Killed between two batches and started again: the copy goes on from its checkpoint."""
     own = MilvusServer(tmp_path)
@@ -332,9 +332,9 @@ async def test_a_server_that_dies_meanwhile_is_an_error_in_words_and_loses_nothi
 
 
 async def test_foreign_data_is_refused_and_left_alone(
-    milvus: MilvusServer,  # noqa: F811
+    milvus: MilvusServer,
     store: MilvusStore,
-    vector_database: str,  # noqa: F811
+    vector_database: str,
 ) -> None:
     """Rows in our collections without our mark; a copy of another database; one that is in use."""
     reader = source().reader()
@@ -357,9 +357,9 @@ async def test_foreign_data_is_refused_and_left_alone(
 
 
 async def test_vectors_of_another_model_are_seen_and_refused(
-    milvus: MilvusServer,  # noqa: F811
+    milvus: MilvusServer,
     store: MilvusStore,
-    vector_database: str,  # noqa: F811
+    vector_database: str,
 ) -> None:
     """LightRAG would silently take over a collection without suffix: nothing is created while there is one."""
     old = milvus.backend(vector_database).store("unused", "notes", Embedding(model=None, dim=DIM))
@@ -375,9 +375,9 @@ async def test_vectors_of_another_model_are_seen_and_refused(
 
 
 async def test_a_newer_state_of_the_source_replaces_ours_and_no_neighbour(
-    milvus: MilvusServer,  # noqa: F811
+    milvus: MilvusServer,
     store: MilvusStore,
-    vector_database: str,  # noqa: F811
+    vector_database: str,
 ) -> None:
     """Only the workspace's own collections are dropped; another workspace is untouched, record by record."""
     neighbour = milvus.backend(vector_database).store("unused", "notes_2", EMBEDDING)
@@ -441,9 +441,9 @@ async def test_many_at_once_and_only_one_gets_the_lock(
 
 
 async def test_the_fingerprint_changes_with_every_kind_of_write(
-    milvus: MilvusServer,  # noqa: F811
+    milvus: MilvusServer,
     store: MilvusStore,
-    vector_database: str,  # noqa: F811
+    vector_database: str,
 ) -> None:
     """A row replaced, deleted, added; and it stays the same when nothing happens. Observing writes nothing."""
     await move(source().reader(), store)
@@ -468,9 +468,9 @@ async def test_the_fingerprint_changes_with_every_kind_of_write(
 
 
 async def test_an_empty_place_is_observed_without_a_trace(
-    milvus: MilvusServer,  # noqa: F811
+    milvus: MilvusServer,
     store: MilvusStore,
-    vector_database: str,  # noqa: F811
+    vector_database: str,
 ) -> None:
     """Nothing is created by looking; a missing database, a missing server and too many dimensions are told in words."""
     facts, _ = await store.observe()

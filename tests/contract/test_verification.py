@@ -54,7 +54,7 @@ class Moved:
         item = self.world.database("notes")
         source, target = self.world.store(item, "json"), self.world.store(item, "pg")
         expected = {name: self.expected[name] for name in namespaces or NAMES}
-        return await compare(source.reader(), target, expected, 100, _meter())
+        return await compare(source.reader(), target, target.reader(), expected, 100, _meter())
 
     async def two(self, namespace: str) -> list[str]:
         """The keys of two rows."""

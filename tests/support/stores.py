@@ -70,4 +70,4 @@ async def difference(reader: Reader, target: Store) -> Report:
     """What `verify` finds between a source and a target."""
     tables, examination = await examine_source(reader, target, streams_of(target.slots), 200, meter())
     assert examination.refused == []
-    return await compare(reader, target, tables, 200, meter())
+    return await compare(reader, target, target.reader(), tables, 200, meter())

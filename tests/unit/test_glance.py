@@ -39,7 +39,9 @@ def glance(folder: Path, dim: int = DIM, counts: KnownCounts = lambda _: {}) -> 
 
 
 def observed(folder: Path, counts: KnownCounts = lambda _: {}) -> tuple[dict[str, Any], dict[str, Any]]:
-    facts, details = asyncio.run(JsonStore("files", folder, Embedding(model="m", dim=DIM), counts=counts).observe())
+    facts, details = asyncio.run(
+        JsonStore("files", folder, Embedding(model="m", dim=DIM), counts=counts).observe()
+    )
     return dict(facts), dict(details)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hybridrag.model.events import Event
     from hybridrag.model.plan import HazardKind
 
-HAZARDS = ["data_copy", "writer_pause", "shared_index", "field_loss", "restart", "other_data"]
+HAZARDS = ["data_copy", "writer_pause", "shared_index", "field_loss", "restart", "other_data", "replace_kept"]
 
 
 @click.command()

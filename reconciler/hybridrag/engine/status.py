@@ -176,7 +176,13 @@ async def _servers(world: World, names: Sequence[str]) -> dict[str, Look]:
     async def ask(name: str) -> Look:
         kind = world.backend(name).type
         try:
-            return await asyncio.wait_for(world.backend(name).observe(), PATIENCE_S)
+            facts, details = await asyncio.wait_for(world.backend(name).observe(), PATIENCE_S)
+            room = (
+                await asyncio.wait_for(world.backend(name).room(), PATIENCE_S)
+                if facts.get("reachable")
+                else None
+            )
+            return facts, {**details, **(room.facts() if room else {})}
         except asyncio.TimeoutError:
             problem, hint = f'backend "{name}" did not answer within {PATIENCE_S:.0f} s', None
         except HybridragError as error:

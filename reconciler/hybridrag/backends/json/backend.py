@@ -11,7 +11,7 @@ from hybridrag.model.facts import Facts
 from hybridrag.model.ports import Embedding, KnownCounts
 from hybridrag.model.room import Room
 
-from .store import JsonStore
+from .store import JsonStore, no_counts
 
 
 class JsonBackend:
@@ -20,7 +20,7 @@ class JsonBackend:
     type = "json"
     provisioned = False
 
-    def __init__(self, name: str, counts: KnownCounts) -> None:
+    def __init__(self, name: str, counts: KnownCounts = no_counts) -> None:
         self.name = name
         self._counts = counts
 
