@@ -35,9 +35,9 @@ def show_status(out: Console, status: Status) -> None:
     out.print(f"Environment [verb]{escape(status.environment)}[/]\n")
     if status.databases:
         _table(out, status)
-    for database in status.databases:
-        for line in remarks(database):
-            out.print(f"[verb]{escape(database.database)}[/]  {line}")
+    told = [(database, line) for database in status.databases for line in remarks(database)]
+    for index, (database, line) in enumerate(told):
+        out.print(f"{'' if index else chr(10)}[verb]{escape(database.database)}[/]  {line}")
     out.print("\nBackends")
     for backend in status.backends:
         out.print(f"  {_backend_line(backend)}")
@@ -67,7 +67,6 @@ def _table(out: Console, status: Status) -> None:
             size(item.size) if item.size is not None and item.backend_type == "json" else "-",
         )
     out.print(table, soft_wrap=False)
-    out.print("")
 
 
 def remarks(database: DatabaseStatus, *, sizes: bool = True) -> list[str]:
