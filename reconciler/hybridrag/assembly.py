@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+from hybridrag.adapters.halter import CommandHalter
 from hybridrag.adapters.lightrag_process import LightRagSchema
 from hybridrag.adapters.secrets import Secrets
 from hybridrag.backends.json.backend import JsonBackend
@@ -15,9 +16,9 @@ from hybridrag.backends.postgres.backend import PostgresBackend
 from hybridrag.backends.postgres.spec import PostgresSpec, TlsSpec
 from hybridrag.engine import World
 from hybridrag.journal import known_counts
-from hybridrag.model.ports import Backend, Embedding
+from hybridrag.model.ports import Backend, Embedding, Halter
 from hybridrag.model.wanted import Place, Wanted
-from hybridrag.spec import LoadedSpec
+from hybridrag.spec import CommandWriterSpec, LoadedSpec
 
 
 def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
@@ -49,6 +50,7 @@ def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
             batch=database.migration.batch,
             thresholds=environment.thresholds(name),
             prevent_destroy=environment.prevent_destroy(name),
+            pausable=database.writer.kind != "none",
             function=database.embedding.function,
         )
         for name, database in environment.databases.items()
@@ -61,6 +63,22 @@ def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
         backends=backends,
         files=declared or JsonBackend("json", counts),
         state=state,
+        halters={
+            name: _halter(name, database.writer, spec)
+            for name, database in environment.databases.items()
+            if isinstance(database.writer, CommandWriterSpec)
+        },
+    )
+
+
+def _halter(name: str, writer: CommandWriterSpec, spec: LoadedSpec) -> Halter:
+    return CommandHalter(
+        name,
+        pause=writer.pause,
+        resume=writer.resume,
+        timeout_s=writer.timeout,
+        folder=spec.base_dir,
+        environ=spec.environ,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from hybridrag.model.data import Slot, streams_of
 from hybridrag.model.events import Emit
 from hybridrag.model.plan import HazardKind, Move, Step
-from hybridrag.model.ports import Backend, Embedding, Memory, Pointer, Store
+from hybridrag.model.ports import Backend, Embedding, Halter, Memory, Pointer, Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,8 @@ class Context:
     """The world of one step.
 
     `parts` are what the step is about: one part, or for a step of the whole database all of its moving parts.
-    `placement` is where each slot of the database is wanted; `backend` is what a provision step is about.
+    `placement` is where each slot of the database is wanted; `backend` is what a provision step is about. `halter`
+    stops whatever writes the database; None where nobody could be stopped.
     """
 
     run: str
@@ -51,6 +52,7 @@ class Context:
     placement: Mapping[Slot, Backend]
     memory: Memory
     pointer: Pointer
+    halter: Halter | None
     allowed: frozenset[HazardKind]
     emit: Emit
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from hybridrag.errors import PlanRefused
 from hybridrag.migrate.copying import copy
 from hybridrag.migrate.progress import Meter
@@ -31,9 +33,11 @@ class Migrate:
     async def _copy(self, context: Context) -> None:
         part = context.part
         move, total = part.move, part.total
-        reader = part.source.reader()
-        fingerprint = await reader.fingerprint()
-        if fingerprint != move.fingerprint:
+        # Where the writer is stopped only later, it may go on now: what it writes is caught up with.
+        live = context.halter is not None and part.backend.mends
+        source = part.source.reader()
+        fingerprint = await source.fingerprint()
+        if not live and fingerprint != move.fingerprint:
             raise changed(move.database)
         async with part.target.open_writer(move.migration_id, fingerprint, replaces=move.replaces) as writer:
             done = await writer.prepare()
@@ -41,9 +45,12 @@ class Migrate:
                 message = f"resuming: {before:,} of {total:,} records were committed before"
                 context.emit(Warned(step=context.step.id, message=message))
             meter = Meter(context.emit, context.step.id, "copying", total, start=before)
-            await copy(reader, writer, part.streams, done, context.batch, meter)
-            if await reader.fingerprint() != fingerprint:
-                raise changed(move.database)
+            async with source.snapshot() if live else contextlib.nullcontext(source) as reader:
+                if done and await reader.fingerprint() != fingerprint:
+                    raise changed(move.database)
+                await copy(reader, writer, part.streams, done, context.batch, meter)
+                if not live and await reader.fingerprint() != fingerprint:
+                    raise changed(move.database)
             await writer.finish(lambda phase: Meter(context.emit, context.step.id, phase, 0).tell())
 
 

@@ -1,7 +1,7 @@
 """Pause: from here to the switch nobody may write the source.
 
-With writer kind `none` there is nobody to stop; the source is fenced by its fingerprint, and a change
-before the switch stops the run with the old backend still serving.
+Whatever writes it is stopped, where the spec says how. Otherwise the source is fenced by its fingerprint, and a
+change before the switch stops the run with the old backend still serving.
 """
 
 from __future__ import annotations
@@ -17,10 +17,17 @@ class Pause:
 
     async def check(self, context: Context, *, ran: bool) -> str | None:
         held = context.memory.pause_of(context.database)
-        return "no writer declared; the source is watched" if held and held[0] == context.run else None
+        if not held or held[0] != context.run:
+            return None
+        return (
+            "no writer declared; the source is watched" if context.halter is None else "the writer is stopped"
+        )
 
     async def do(self, context: Context) -> None:
-        fingerprints = []
+        # Noted first: after a kill between the two, somebody must start the writer again.
+        context.memory.open_pause(context.database, context.run, None)
+        if context.halter is not None:
+            await context.halter.pause()
         for part in context.parts:
             reader = part.source.reader()
             if unfinished := await reader.unfinished():
@@ -29,8 +36,5 @@ class Pause:
                     hint="stop the LightRAG process that writes it (or remove leftovers of a dead one), then run "
                     "hybridrag apply",
                 )
-            fingerprint = await reader.fingerprint()
-            if fingerprint != part.move.fingerprint:
+            if context.halter is None and await reader.fingerprint() != part.move.fingerprint:
                 raise changed(context.database)
-            fingerprints.append(fingerprint)
-        context.memory.open_pause(context.database, context.run, " ".join(fingerprints))

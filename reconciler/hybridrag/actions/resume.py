@@ -12,6 +12,8 @@ class Resume:
         return "no pause is held" if context.memory.pause_of(context.database) is None else None
 
     async def do(self, context: Context) -> None:
+        if context.halter is not None and context.memory.pause_of(context.database) is not None:
+            await context.halter.resume()
         context.memory.close_pause(context.database)
         for part in context.parts:
             context.memory.drop_digests(part.move.examined_id)

@@ -17,7 +17,9 @@ class Switch:
 
     async def do(self, context: Context) -> None:
         for part in context.parts:
-            if await part.source.reader().fingerprint() != part.move.fingerprint:
+            facts, _ = await part.target.observe()
+            state = facts.get("source_fingerprint") if part.backend.mends else part.move.fingerprint
+            if await part.source.reader().fingerprint() != state:
                 raise changed(context.database)
         for part in context.parts:
             # The marks go first: a target that serves must never look like an unfinished copy of ours.

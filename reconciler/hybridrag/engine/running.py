@@ -184,6 +184,7 @@ class Run:
             placement={slot: self._world.backend(place.name) for slot, place in item.placement.items()},
             memory=journal,
             pointer=self._world.pointer,
+            halter=self._world.halters.get(item.database),
             allowed=self._allowed,
             emit=self._emit,
         )
@@ -203,6 +204,7 @@ class Run:
             placement={},
             memory=journal,
             pointer=self._world.pointer,
+            halter=None,
             allowed=self._allowed,
             emit=self._emit,
         )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hybridrag.errors import NotFound
 from hybridrag.journal import Registry
 from hybridrag.model.data import ALL_SLOTS, Slot
-from hybridrag.model.ports import Backend, Selection, Store
+from hybridrag.model.ports import Backend, Halter, Selection, Store
 from hybridrag.model.wanted import Wanted, in_words
 from hybridrag.planner import JSON, in_use
 
@@ -27,6 +27,8 @@ class World:
     backends: Mapping[str, Backend]
     files: Backend
     state: Path
+    halters: Mapping[str, Halter] = field(default_factory=dict)
+    """What stops the writer of each database that has one."""
 
     @property
     def journal_path(self) -> Path:

@@ -7,6 +7,7 @@ never write. Implementations live in `backends/<engine>`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -113,6 +114,10 @@ class Reader(Protocol):
 
     def read(self, namespace: str, *, skip: int = 0, rows: int = 1000) -> AsyncIterator[Batch]:
         """Records in a stable order, without the first `skip`. Raises SourceUnreadable."""
+        ...
+
+    def snapshot(self) -> AbstractAsyncContextManager[Reader]:
+        """A reader that shows one moment, as far as the store can, whatever is written meanwhile."""
         ...
 
     async def fingerprint(self) -> str:
@@ -319,6 +324,18 @@ class Backend(Protocol):
 
     def registry_config(self, workspace: str) -> dict[str, Any]:
         """`backend_config` of the registry: where live consumers find it, without secrets."""
+        ...
+
+
+class Halter(Protocol):
+    """Stops and starts whatever writes one database. Both may be asked twice."""
+
+    async def pause(self) -> None:
+        """Returns when nothing is written any more. Raises PlanRefused."""
+        ...
+
+    async def resume(self) -> None:
+        """Raises PlanRefused."""
         ...
 
 

@@ -51,7 +51,8 @@ def in_words(names: Mapping[Slot, str]) -> str:
 class Wanted:
     """One database. `path` is absolute; `batch` is in records; `function` names the embedding function.
 
-    `prevent_destroy`: the server that holds it may not be replaced or left behind.
+    `prevent_destroy`: the server that holds it may not be replaced or left behind. `pausable`: whatever writes it
+    can be stopped, so it may go on writing until it has to.
     """
 
     database: str
@@ -62,6 +63,7 @@ class Wanted:
     batch: int
     thresholds: Thresholds = Thresholds()
     prevent_destroy: bool = False
+    pausable: bool = False
     function: str | None = None
 
     @property

@@ -136,13 +136,18 @@ def bracket(
     """All steps from the first examination to the end of the pause, each depending on the one before."""
     whole = {
         "pause": (
-            "hold the source still (no writer declared: watch it)",
+            "stop the writer" if item.pausable else "hold the source still (no writer declared: watch it)",
             "the source must not change between the copy and the switch",
         ),
         "switch": (f"point the registry at backend {_targets(parts)}", _differs(parts[0])),
         "resume": ("release the source", "the pause ends with the switch, or with a failure"),
     }
-    stopped = Hazard(kind=HazardKind.WRITER_PAUSE, detail="whatever writes the source must stay stopped")
+    detail = (
+        "its writer is stopped, and started again on the backend that serves then"
+        if item.pausable
+        else "whatever writes the source must stay stopped"
+    )
+    stopped = Hazard(kind=HazardKind.WRITER_PAUSE, detail=detail)
     steps: list[Step] = []
 
     def add(verb: str, target: str, summary: str, reason: str, **more: object) -> None:
@@ -153,12 +158,17 @@ def bracket(
                  depends_on=depends_on, **more)  # type: ignore[arg-type]
         )  # fmt: skip
 
-    for verb in ORDER:
+    # A copy that cannot be brought up to date later must not begin before the writer is stopped.
+    early = item.pausable and not all(each.part.target.mends for each in open_parts)
+    for verb in sorted(
+        ORDER,
+        key=lambda verb: ORDER.index("migrate") - 0.5 if early and verb == "pause" else ORDER.index(verb),
+    ):
         if verb in whole:
             add(verb, item.database, *whole[verb], hazards=(stopped,) if verb == "pause" else ())
         elif verb in ONE_PART:
             for each in open_parts:
-                if verb == "catch_up" and not each.behind:
+                if verb == "catch_up" and not (each.behind or (item.pausable and each.part.target.mends)):
                     continue
                 add(
                     verb,

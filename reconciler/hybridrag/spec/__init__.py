@@ -10,11 +10,12 @@ from __future__ import annotations
 from .edit_files import SpecFiles
 from .editing import CannotEdit, Drop, Put, literal
 from .loader import DEFAULT_FILE, LoadedSpec, find_files, load
-from .models import DatabaseSpec, EmbeddingSpec, Environment, MigrationSpec, StateSpec, WriterSpec
+from .models import CommandWriterSpec, DatabaseSpec, EmbeddingSpec, Environment, MigrationSpec, StateSpec
 
 __all__ = [
     "DEFAULT_FILE",
     "CannotEdit",
+    "CommandWriterSpec",
     "DatabaseSpec",
     "Drop",
     "EmbeddingSpec",
@@ -24,7 +25,6 @@ __all__ = [
     "Put",
     "SpecFiles",
     "StateSpec",
-    "WriterSpec",
     "find_files",
     "literal",
     "load",

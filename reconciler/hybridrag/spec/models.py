@@ -96,10 +96,28 @@ class EmbeddingSpec(Strict):
     )
 
 
-class WriterSpec(Strict):
-    """Who writes to the database, and must pause while it moves."""
+class NoWriterSpec(Strict):
+    """Nobody who could be paused; the source is watched, and a change before the switch stops the run."""
 
-    kind: Literal["none"] = "none"
+    kind: Literal["none"]
+
+
+Argv = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class CommandWriterSpec(Strict):
+    """A writer that two commands of the user's stop and start; each may be run twice.
+
+    They are argument lists, run in the spec's folder, never through a shell.
+    """
+
+    kind: Literal["command"]
+    pause: Argv = Field(description="Stops the writer; returns when nothing is written any more.")
+    resume: Argv = Field(description="Lets it go on, on the backend that the registry names then.")
+    timeout: int = Field(default=60, ge=1, le=3600, description="Seconds that each of them may take.")
+
+
+WriterSpec = Annotated[NoWriterSpec | CommandWriterSpec, Field(discriminator="kind")]
 
 
 class MigrationSpec(Strict):
@@ -160,7 +178,7 @@ class DatabaseSpec(Strict):
         description="Name of an entry below `backends`, or one for each slot."
     )
     embedding: EmbeddingSpec
-    writer: WriterSpec = WriterSpec()
+    writer: WriterSpec = NoWriterSpec(kind="none")
     migration: MigrationSpec = MigrationSpec()
     thresholds: ThresholdsSpec = ThresholdsSpec()
     lifecycle: LifecycleSpec = LifecycleSpec()

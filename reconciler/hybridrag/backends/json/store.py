@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from .counting import count_records
 from .glance import glance_folder, remembered
 from .graphml import read_graph
 from .kv import read_kv
+from .snapshot import linked
 from .staging import current, load, manifests, staging_folder
 from .vectors import read_vectors
 from .writer import JsonWriterSession
@@ -28,6 +30,12 @@ class JsonReader:
     def __init__(self, folder: Path, names: Collection[str] = files.FILES) -> None:
         self._folder = folder
         self._names = names
+
+    @contextlib.asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[JsonReader]:
+        """Links to the files as they are now, in `.hybridrag` beside them; see `snapshot.py`."""
+        with linked(self._folder, self._names) as place:
+            yield JsonReader(place, self._names)
 
     async def fingerprint(self) -> str:
         return files.fingerprint(self._folder, self._names)

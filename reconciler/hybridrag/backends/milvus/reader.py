@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -31,6 +32,11 @@ class MilvusReader:
         self._endpoint = endpoint
         self._workspace = workspace
         self._embedding = embedding
+
+    @contextlib.asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[MilvusReader]:
+        """Itself: there is no view of one moment, so a change is told by the fingerprint only."""
+        yield self
 
     async def fingerprint(self) -> str:
         """Over every field but the vectors: LightRAG renews `created_at` with each of them.

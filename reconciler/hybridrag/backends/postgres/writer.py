@@ -97,15 +97,18 @@ class PostgresWriter:
             if owner_of(mark.migration_id) != owner_of(self._task.migration_id):
                 raise self._in_use("it holds the unfinished copy of another database")
         whole = set(marks) == self._task.slots
-        if marks and not (
-            whole and all(mark.migration_id == self._task.migration_id for mark in marks.values())
-        ):
+        if marks and not (whole and all(map(self._goes_on, marks.values()))):
             await self._clear(marks)
             marks = {}
         if not marks:
             await self._begin()
         await self._opened.execute(_BULK)
         return await self._ledger.checkpoints()
+
+    def _goes_on(self, mark: Mark) -> bool:
+        """Whether a copy is ours to continue: positions count the records of one state of the source only."""
+        same = mark.source_fingerprint == self._task.fingerprint or mark.state != "copying"
+        return mark.migration_id == self._task.migration_id and same
 
     def _in_use(self, why: str) -> PlanRefused:
         return PlanRefused(
