@@ -15,6 +15,11 @@ from .estimate import disk_bytes, examine_s, migrate_s, verify_s
 from .parts import JSON, Part, names
 from .stores import total
 
+_REASONS = {
+    "verify": "nothing is switched unverified",
+    "catch_up": "the source may be written until the pause",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Moving:
@@ -174,7 +179,7 @@ def bracket(
                     verb,
                     each.part.id,
                     each.texts[verb],
-                    "nothing is switched unverified" if verb == "verify" else each.reason,
+                    _REASONS.get(verb, each.reason),
                     records=each.records if verb in each.estimates else None,
                     bytes=each.bytes if verb in each.estimates else None,
                     estimate_s=round(each.estimates[verb], 1) if verb in each.estimates else None,

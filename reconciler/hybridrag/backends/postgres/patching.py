@@ -15,6 +15,7 @@ from hybridrag.model.ports import Embedding
 from .client import connection, while_open
 from .copy_binary import Decoder, Encoder, RowSplitter
 from .endpoint import Endpoint
+from .failures import FAILURES, explain
 from .indexes import column_type
 from .ledger import Ledger
 from .rows import Shape
@@ -110,7 +111,9 @@ class PostgresPatcher:
         values = ", ".join(f"{column} = EXCLUDED.{column}" for column in encoder.columns if column not in key)
         names, table = ", ".join(encoder.columns), self._mending.table(name)
         async with self._opened.transaction():
-            await self._opened.execute(f"CREATE TEMPORARY TABLE patch (LIKE {table}) ON COMMIT DROP")
+            await self._opened.execute(
+                f"CREATE TEMPORARY TABLE patch (LIKE {table} INCLUDING DEFAULTS) ON COMMIT DROP"
+            )
             await while_open(
                 self._opened,
                 self._opened.copy_to_table(
@@ -157,5 +160,9 @@ class PostgresPatcherSession:
             raise
         return PostgresPatcher(opened, mending)
 
-    async def __aexit__(self, *exc: object) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
         await self._stack.aclose()
+        if isinstance(error, FAILURES):
+            raise explain(error, self._mending.endpoint) from error

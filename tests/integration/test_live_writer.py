@@ -1,0 +1,156 @@
+"""A database that is written all day: copied while LightRAG goes on, held still for a moment, nothing lost."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT, Project, clean_environment, digests
+from tests.support.target import run_sql
+
+STOP = """\
+import pathlib, sys, time
+control = pathlib.Path(sys.argv[1])
+(control / "stop").touch()
+while not (control / "stopped").exists():
+    time.sleep(0.02)
+"""
+START = """\
+import pathlib, sys
+control = pathlib.Path(sys.argv[1])
+(control / "started").open("a").write("x")
+(control / "stop").unlink(missing_ok=True)
+(control / "stopped").unlink(missing_ok=True)
+"""
+
+
+@pytest.fixture
+def control(tmp_path: Path, project: Project) -> Path:
+    """The writer's control folder; the spec names two commands that use it."""
+    folder = tmp_path / "control"
+    folder.mkdir()
+    (folder / "stop.py").write_text(STOP, encoding="utf-8")
+    (folder / "start.py").write_text(START, encoding="utf-8")
+    commands = {
+        which: [sys.executable, str(folder / f"{script}.py"), str(folder)]
+        for which, script in (("pause", "stop"), ("resume", "start"))
+    }
+    spec = project.folder / "hybridrag.yaml"
+    wanted = yaml.safe_load(spec.read_text("utf-8"))
+    wanted["databases"]["notes"]["writer"] = {"kind": "command", **commands, "timeout": 60}
+    spec.write_text(yaml.safe_dump(wanted, sort_keys=False), encoding="utf-8")
+    return folder
+
+
+@contextlib.contextmanager
+def writing(project: Project, control: Path) -> Iterator[None]:
+    """A LightRAG process that inserts one document after the other."""
+    argv = [sys.executable, "-m", "tests.support.writing_process", str(project.data), str(control)]
+    env = clean_environment(PYTHONPATH=os.pathsep.join([str(ROOT), *sys.path]))
+    with (
+        (control / "log").open("wb") as log,
+        subprocess.Popen(argv, cwd=control, env=env, stdout=log, stderr=log) as process,
+    ):
+        try:
+            deadline = time.monotonic() + 60
+            while len(inserted(control)) < 1:
+                assert process.poll() is None, (control / "log").read_text("utf-8", "replace")[-2000:]
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            yield
+        finally:
+            process.kill()
+
+
+def inserted(control: Path) -> list[str]:
+    with contextlib.suppress(FileNotFoundError):
+        return (control / "inserted").read_text("utf-8").split()
+    return []
+
+
+def test_nothing_that_is_written_during_the_copy_is_lost(project: Project, control: Path) -> None:
+    """Every document that LightRAG reported as inserted before it was stopped is served by Postgres, record for record."""
+    plan = [step["id"] for step in json.loads(project.ok("plan", "--json"))["steps"]]
+    assert plan == [
+        "validate.notes",
+        "migrate.notes",
+        "verify.notes",
+        "pause.notes",
+        "catch_up.notes",
+        "switch.notes",
+        "resume.notes",
+    ]
+    with writing(project, control):
+        before = len(inserted(control))
+        said = project.ok("apply", "--auto-approve")
+        assert (control / "started").read_text() == "x"
+    assert project.dsn
+    there = {row[0] for row in run_sql(project.dsn, "SELECT file_path FROM lightrag_doc_status")}
+    # The registry is all that tells the writer; it went on in the files after it was started again.
+    stopped_at = [name for name in inserted(control) if name in there]
+    assert len(stopped_at) >= before
+    assert stopped_at == inserted(control)[: len(stopped_at)], (
+        "a document is missing among those that are there"
+    )
+    assert "written since the copy" in said or "nothing was written meanwhile" in said
+    assert not list(project.data.glob(".hybridrag/*"))
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_while_somebody_writes(project: Project, control: Path) -> None:
+    """SIGKILL at eight moments: the next apply ends with every document, and starts the writer again."""
+    moments = random.Random(4)
+    with writing(project, control):
+        for _ in range(8):
+            argv = [sys.executable, "-m", "hybridrag", "apply", "--auto-approve", "--quiet"]
+            with subprocess.Popen(argv, cwd=project.folder, env=clean_environment()) as process:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=moments.uniform(0.8, 4.5))
+                process.kill()
+            if "files" not in project.ok("db", "list"):
+                break
+        project.ok("apply", "--auto-approve")
+        assert not (control / "stop").exists(), "the writer was left stopped"
+        assert "No changes" in project.ok("apply", "--auto-approve")
+    assert project.dsn
+    there = {row[0] for row in run_sql(project.dsn, "SELECT file_path FROM lightrag_doc_status")}
+    known = [name for name in inserted(control) if name in there]
+    assert known == inserted(control)[: len(known)]
+    assert len(known) >= 1
+
+
+def test_a_writer_that_cannot_be_stopped_is_told_and_started_again(project: Project, control: Path) -> None:
+    """Exit 5 with the command's own last words; the files serve, and are as they were."""
+    (control / "stop.py").write_text("import sys; sys.exit('unit notes is masked')", encoding="utf-8")
+    before = digests(project.data)
+    refused = project.run("apply", "--auto-approve")
+    assert refused.returncode == 5
+    assert "databases.notes.writer.pause" in refused.stderr
+    assert "unit notes is masked" in refused.stderr
+    assert (control / "started").read_text() == "x"
+    assert digests(project.data) == before
+    assert "paused" not in project.ok("status")
+
+
+def test_a_file_that_was_written_anew_without_a_change_costs_nothing(project: Project, control: Path) -> None:
+    """Its fingerprint is another one, so it is read again; no record differs."""
+    path = project.data / "kv_store_llm_response_cache.json"
+    (control / "stop.py").write_text(
+        STOP.replace("while not", "(control / 'stopped').touch()\nwhile not")
+        + f"path = pathlib.Path({str(path)!r})\ntext = path.read_text('utf-8')\n"
+        "new = path.with_suffix('.new')\nnew.write_text(text, 'utf-8')\nnew.replace(path)\n",
+        encoding="utf-8",
+    )
+    said = project.ok("apply", "--auto-approve")
+    assert "written since the copy: 0 new or changed, 0 removed" in said
+    assert "No changes" in project.ok("apply", "--auto-approve")
