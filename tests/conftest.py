@@ -32,6 +32,13 @@ hypothesis.settings.register_profile("hand", deadline=None)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "hand")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run in parallel, a file stays on one worker with its servers; there is one Docker engine for all."""
+    for item in items:
+        shared = "docker_engine" if "docker_engine" in getattr(item, "fixturenames", ()) else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(shared))
+
+
 @dataclass(frozen=True)
 class Server:
     """A running Postgres: what a spec needs to name it."""

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import asyncpg
+import psycopg
 import pytest
 import yaml
 
@@ -273,14 +274,21 @@ def test_an_interrupted_migration_goes_on(project: Project) -> None:
         "--json",
     ]
     assert project.dsn is not None
-    with subprocess.Popen(
-        argv, cwd=project.folder, env=clean_environment(), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-    ) as process:  # fmt: skip
+    with (
+        psycopg.connect(project.dsn, autocommit=False) as held,
+        subprocess.Popen(
+            argv, cwd=project.folder, env=clean_environment(), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        ) as process,
+    ):  # fmt: skip
         while not copied(project.dsn):
             assert process.poll() is None
             time.sleep(0.005)
+        # The rest of the copy waits for us, however fast the machine is.
+        held.execute("LOCK TABLE lightrag_graph_edges IN ACCESS EXCLUSIVE MODE")
         os.kill(process.pid, signal.SIGINT)
+        time.sleep(0.5)
+        held.rollback()
         out, said = process.communicate()
     assert process.returncode == 5, said
     told = json.loads(out)
