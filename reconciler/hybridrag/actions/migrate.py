@@ -67,5 +67,5 @@ def changed(database: str) -> PlanRefused:
     """The source is not the one that was planned for."""
     return PlanRefused(
         f'database "{database}" was written after it was planned; nothing was switched',
-        hint="stop whatever writes it, then run hybridrag apply again (it starts from the new state)",
+        hint="stop whatever writes it, then run hybridrag apply again",
     )

@@ -66,8 +66,11 @@ def verify(settings: Settings, database: str) -> None:
         counts = {"missing": report.missing, "extra": report.extra, "different": report.different}
         settings.print_json({"database": database, "equal": report.equal, "records": report.records, **counts,
                              "refused": examination.refused_total, "differences": listed,
-                             "broken_rules": report.broken_rules})  # fmt: skip
+                             "broken_rules": report.broken_rules,
+                             "recall": None if report.recall is None else round(report.recall.share, 4)})  # fmt: skip
     if not report.equal:
         raise failed(database, report)
     if not settings.json:
         settings.out().print(f"[good]equal[/]: {report.records:,} records, 0 missing, 0 extra, 0 different")
+        if report.recall is not None:
+            settings.out().print(f"[{'warn' if report.recall.remedy else 'good'}]index[/]: {report.recall}")

@@ -39,6 +39,7 @@ async def verify_database(world: World, name: str, emit: Emit) -> tuple[Report, 
         expected, found = await examine_source(reader, pair.target, streams, item.batch, examining)
         examination.add(found)
         whole.add(await compare(reader, pair.target, pair.written, expected, item.batch, comparing))
+        whole.recall = whole.recall or await pair.target.recall()
     return whole, examination
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hybridrag.model.data import Batch
-from hybridrag.model.ports import Examination, Reader, Store
+from hybridrag.model.ports import Examination, Reader, Recall, Store
 
 from .digest import NamespaceDigest, bucket_of, record_digest
 from .progress import Meter
@@ -50,6 +50,7 @@ class Report:
     different: int = 0
     listed: list[Difference] = field(default_factory=list)
     broken_rules: list[str] = field(default_factory=list)
+    recall: Recall | None = None
     truncated: bool = False
 
     def add(self, other: Report) -> None:
@@ -61,6 +62,7 @@ class Report:
         self.listed += other.listed[: max(0, LISTED - len(self.listed))]
         self.broken_rules += other.broken_rules
         self.truncated |= other.truncated
+        self.recall = self.recall or other.recall
 
     @property
     def equal(self) -> bool:

@@ -168,6 +168,26 @@ class Glance:
     copied: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recall:
+    """`share` (0 to 1) of the `nearest` vectors that a search through the index found, over `queries` queries.
+
+    `remedy` says what to do where it is low.
+    """
+
+    share: float
+    nearest: int
+    queries: int
+    by_namespace: Mapping[str, float]
+    remedy: str | None
+
+    def __str__(self) -> str:
+        found = (
+            f"search finds {self.share:.0%} of the {self.nearest} nearest vectors ({self.queries} queries)"
+        )
+        return f"{found}; {self.remedy}" if self.remedy else found
+
+
 KnownCounts = Callable[[str], Mapping[str, tuple[str, int]]]
 """Counts remembered of a folder: namespace -> (identity of its file when it was counted, records)."""
 
@@ -204,6 +224,10 @@ class Store(Protocol):
 
         Records it cannot hold are left out and noted in `into`. Pure: nothing is written.
         """
+        ...
+
+    async def recall(self) -> Recall | None:
+        """How many of the nearest vectors LightRAG's own search finds; None where no index stands between. Read-only."""
         ...
 
     async def related(self) -> list[str]:

@@ -220,6 +220,9 @@ class JsonStore:
             replaces=replaces is not None,
         )
 
+    async def recall(self) -> None:
+        """LightRAG compares with every vector."""
+
     def mending(self) -> None:
         """Files are written whole."""
 

@@ -73,6 +73,9 @@ class MilvusStore:
     def written(self, migration_id: str) -> MilvusReader:
         return self.reader()
 
+    async def recall(self) -> None:
+        """A workspace has collections of its own; how well their index finds is the server's to tell."""
+
     def mending(self) -> None:
         """A copy is made whole: there are no transactions to change single records in."""
 

@@ -7,12 +7,11 @@ similar neighbours may be left with next to nothing. Nobody sees that from outsi
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 import asyncpg
 
 from hybridrag.model.data import Slot, streams_of
-from hybridrag.model.ports import Embedding
+from hybridrag.model.ports import Embedding, Recall
 
 from .catalog import physical
 from .client import connection
@@ -34,20 +33,6 @@ WHERE workspace = $1 AND content_vector <=> $2::text::{kind} < 2
 ORDER BY content_vector <=> $2::text::{kind} LIMIT {limit}
 """
 """The shape of LightRAG's own query (`postgres_impl.py`, SQL_TEMPLATES), without its threshold."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recall:
-    """`share` of the nearest vectors that were found (0 to 1) over `queries` queries; `remedy` where it is low."""
-
-    share: float
-    queries: int
-    by_namespace: dict[str, float]
-    remedy: str | None
-
-    def __str__(self) -> str:
-        found = f"search finds {self.share:.0%} of the {TOP_K} nearest vectors ({self.queries} queries)"
-        return f"{found}; {self.remedy}" if self.remedy else found
 
 
 async def measure(
@@ -81,6 +66,7 @@ async def measure(
     low = min(shares.values()) < LOW
     return Recall(
         share=share,
+        nearest=TOP_K,
         queries=queries,
         by_namespace=shares,
         remedy=_remedy(endpoint.name, index, version_of(version or "0")) if low else None,

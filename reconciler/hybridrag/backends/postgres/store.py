@@ -8,7 +8,7 @@ from dataclasses import replace
 from hybridrag.errors import PlanRefused
 from hybridrag.model.data import ALL_SLOTS, Batch, Slot, streams_of
 from hybridrag.model.facts import Facts
-from hybridrag.model.ports import Embedding, Examination, Glance, SchemaMaker, Selection, Store
+from hybridrag.model.ports import Embedding, Examination, Glance, Recall, SchemaMaker, Selection, Store
 
 from .building import Budget
 from .client import connection
@@ -19,7 +19,7 @@ from .ledger import Ledger
 from .observe import observe_store
 from .patching import PostgresMending
 from .reading import PostgresReader
-from .recall import SAMPLE, Recall, measure
+from .recall import SAMPLE, measure
 from .rows import Shape
 from .spec import VectorIndexSpec
 from .tables import TABLES, table_name
