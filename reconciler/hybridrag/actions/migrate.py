@@ -10,7 +10,7 @@ from hybridrag.migrate.progress import Meter
 from hybridrag.model.events import Warned
 from hybridrag.model.plan import HazardKind
 
-from .base import Context
+from .base import Context, Part
 from .room import stopped_before_full
 
 DONE = ("copied", "verified", "switched")
@@ -61,6 +61,15 @@ def _consent(context: Context) -> None:
                 f'database "{context.database}": {hazard.detail}',
                 hint=f"if that is meant: hybridrag apply --allow {hazard.kind.value}",
             )
+
+
+async def refuse_unfinished(context: Context, part: Part) -> None:
+    """Raises PlanRefused when a write to the source is going on, or was cut off."""
+    if unfinished := await part.source.reader().unfinished():
+        raise PlanRefused(
+            f'somebody is writing database "{context.database}" now: {", ".join(unfinished)} in "{context.path}"',
+            hint="stop the LightRAG process that writes it (or remove leftovers of a dead one), then run hybridrag apply",
+        )
 
 
 def changed(database: str) -> PlanRefused:

@@ -6,10 +6,8 @@ change before the switch stops the run with the old backend still serving.
 
 from __future__ import annotations
 
-from hybridrag.errors import PlanRefused
-
 from .base import Context
-from .migrate import changed
+from .migrate import changed, refuse_unfinished
 
 
 class Pause:
@@ -29,12 +27,6 @@ class Pause:
         if context.halter is not None:
             await context.halter.pause()
         for part in context.parts:
-            reader = part.source.reader()
-            if unfinished := await reader.unfinished():
-                raise PlanRefused(
-                    f'somebody is writing database "{context.database}" now: {", ".join(unfinished)} in "{context.path}"',
-                    hint="stop the LightRAG process that writes it (or remove leftovers of a dead one), then run "
-                    "hybridrag apply",
-                )
-            if context.halter is None and await reader.fingerprint() != part.move.fingerprint:
+            await refuse_unfinished(context, part)
+            if context.halter is None and await part.source.reader().fingerprint() != part.move.fingerprint:
                 raise changed(context.database)

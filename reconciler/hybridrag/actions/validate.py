@@ -14,6 +14,7 @@ from hybridrag.model.plan import HazardKind
 from hybridrag.model.ports import Examination
 
 from .base import Context, Part
+from .migrate import refuse_unfinished
 from .room import refuse_without_room
 
 
@@ -32,6 +33,8 @@ class Validate:
 
     async def do(self, context: Context) -> None:
         part = context.part
+        if context.halter is None:
+            await refuse_unfinished(context, part)
         reader = part.source.reader()
         meter = Meter(context.emit, context.step.id, "examining", part.total)
         tables, examination = await examine_source(reader, part.target, part.streams, context.batch, meter)

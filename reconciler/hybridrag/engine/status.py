@@ -268,7 +268,8 @@ def _database(
         health="error" if broken else "degraded" if problems or oversized else "healthy",
         problems=problems,
         hint=next((str(facts["hint"]) for facts, _ in looks.values() if facts.get("hint")), None),
-        connected=not broken and all(facts.get("reachable") for facts, _ in looks.values()),
+        connected=all(facts.get("reachable") for facts, _ in looks.values())
+        and not any(glance.problem for place, glance in glances if place.type == JSON),
         latency_ms=max(latencies, default=None),
         records={
             name: glance.records.get(name) for place, glance in glances for name in streams_of(place.slots)
