@@ -49,6 +49,7 @@ def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
             batch=database.migration.batch,
             thresholds=environment.thresholds(name),
             prevent_destroy=environment.prevent_destroy(name),
+            keep_source_s=environment.keep_source_s(name),
             function=database.embedding.function,
         )
         for name, database in environment.databases.items()

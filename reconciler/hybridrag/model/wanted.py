@@ -31,6 +31,8 @@ class Place:
     mends: bool = False
 
 
+KEEP_SOURCE_S = 7 * 24 * 3600
+
 Placement = Mapping[Slot, Place]
 """Where each of the four slots of a database belongs."""
 
@@ -51,7 +53,8 @@ def in_words(names: Mapping[Slot, str]) -> str:
 class Wanted:
     """One database. `path` is absolute; `batch` is in records; `function` names the embedding function.
 
-    `prevent_destroy`: the server that holds it may not be replaced or left behind.
+    `prevent_destroy`: the server that holds it may not be replaced or left behind. `keep_source_s`: for how many
+    seconds what served before is kept at least.
     """
 
     database: str
@@ -62,6 +65,7 @@ class Wanted:
     batch: int
     thresholds: Thresholds = Thresholds()
     prevent_destroy: bool = False
+    keep_source_s: int = KEEP_SOURCE_S
     function: str | None = None
 
     @property
