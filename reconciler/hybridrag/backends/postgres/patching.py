@@ -100,7 +100,10 @@ class PostgresPatcher:
         self._mending = mending
 
     async def put(self, batch: Batch) -> None:
-        """Through a temporary table, because an edge hangs on its node: a node must be updated, never removed."""
+        """Through a temporary table, because an edge hangs on its node: a node must be updated, never removed.
+
+        A column that has no field (when a node was written) takes its default.
+        """
         name, workspace = batch.namespace, self._mending.workspace
         encoder = Encoder(self._mending.shape(name), workspace)
         data = encoder.encode(batch)
@@ -115,7 +118,9 @@ class PostgresPatcher:
         values = ", ".join(f"{column} = EXCLUDED.{column}" for column in encoder.columns if column not in key)
         names, table = ", ".join(encoder.columns), self._mending.table(name)
         async with self._opened.transaction():
-            await self._opened.execute(f"CREATE TEMPORARY TABLE patch (LIKE {table}) ON COMMIT DROP")
+            await self._opened.execute(
+                f"CREATE TEMPORARY TABLE patch (LIKE {table} INCLUDING DEFAULTS) ON COMMIT DROP"
+            )
             await while_open(
                 self._opened,
                 self._opened.copy_to_table(
