@@ -18,6 +18,7 @@ import yaml
 
 from tests.conftest import ROOT, Project, clean_environment, digests
 from tests.e2e.test_directions import EQUAL, published, registry, want
+from tests.support.milvus import MilvusServer
 from tests.support.target import run_sql, tables
 
 TEXT = "The harbour. " + " ".join(
@@ -125,7 +126,6 @@ def test_back_to_a_kept_postgres_costs_what_differs(project: Project) -> None:
     said = project.ok("rollback", "notes")
     assert "reclaim.notes" in said
     assert "written since the copy" in said
-    print(said)
     now = run_sql(project.dsn, "SELECT xmin::text, id FROM lightrag_doc_chunks WHERE workspace = 'notes'")
     assert 0 < len(set(kept) - set(now)) < len(kept) / 2
     assert registry(project)["backend"] == "pg"
@@ -346,3 +346,58 @@ def test_the_folder_may_be_read_only(project: Project, tmp_path: Path) -> None:
     finally:
         project.data.chmod(0o700)
     project.ok("retire", "notes", "--now", "--confirm", "notes")
+
+
+def test_what_a_kill_leaves_around_the_switch_back(project: Project) -> None:
+    """The mark says switched, the registry does not yet: nothing must be allowed, and only the rest is done."""
+    project.ok("migrate", "notes", "--to", "pg")
+    project.ok("rollback", "notes")
+    write(project)
+    place = project.folder / "state" / "test" / "registry.yaml"
+    before = place.read_text("utf-8")
+    project.ok("rollback", "notes")
+    place.write_text(before, encoding="utf-8")
+    said = project.ok("apply", "--auto-approve")
+    assert "0 new or changed, 0 removed" in said
+    assert registry(project)["backend"] == "pg"
+
+
+def test_a_deletion_that_was_cut_off_is_gone_on_with(project: Project) -> None:
+    """Half of the files gone and the registry knowing it: no way back any more, the next retire ends it."""
+    project.ok("migrate", "notes", "--to", "pg")
+    place = project.folder / "state" / "test" / "registry.yaml"
+    entry = yaml.safe_load(place.read_text("utf-8"))
+    entry["databases"]["notes"]["kept"][0]["retiring"] = True
+    place.write_text(yaml.safe_dump(entry), encoding="utf-8")
+    (project.data / "vdb_chunks.json").unlink()
+    assert "was begun" in project.ok("status")
+    assert project.run("rollback", "notes", "--discard-new", "--yes").returncode == 6
+    project.ok("retire", "notes", "--confirm", "notes")
+    assert not list(project.data.iterdir())
+
+
+def test_one_slot_goes_back_alone(project: Project, milvus: MilvusServer) -> None:
+    """Vectors left for Milvus and come back; the other slots stay where they are; Milvus gives up only what was kept."""
+    spec = project.folder / "hybridrag.yaml"
+    wanted = yaml.safe_load(spec.read_text("utf-8"))
+    wanted["backends"]["vectors"] = {"type": "milvus", "uri": milvus.uri}
+    wanted["databases"]["notes"]["workspace"] = f"w_{project.folder.parent.name}"[-40:].replace("-", "_")
+    spec.write_text(yaml.safe_dump(wanted, sort_keys=False), encoding="utf-8")
+    project.ok("migrate", "notes", "--to", "pg")
+    want(project, {"kv": "pg", "doc_status": "pg", "vector": "vectors", "graph": "pg"})
+    project.ok("apply", "--auto-approve")
+    write(project)
+    plan = project.ok("rollback", "notes", "--dry-run")
+    assert "take back the copy kept in pg" in plan
+    project.ok("rollback", "notes")
+    assert registry(project)["backend"] == "pg"
+    assert spec_backend(project) == "pg"
+    assert "vectors (vector) is kept until" in project.ok("status")
+    assert "files is kept until" in project.ok("status")
+    project.ok("retire", "notes", "--now", "--confirm", "notes")
+    assert "kept" not in registry(project)
+    assert not list(project.data.iterdir())
+    assert "No changes" in project.ok("apply", "--auto-approve")
+    assert "Zoë" in project.ok(
+        "query", "notes", "Who leads tide tables?", "--context-only", "--mode", "naive"
+    )

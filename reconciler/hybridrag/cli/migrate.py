@@ -117,7 +117,7 @@ def migrate(
     if choice.type is not None:
         change.put_backend(choice.name, {"type": choice.type}, "connection_string", secret, before.state)
     if spec.environment.databases[database].backend != choice.name:
-        change.put("databases", database, "backend", value=choice.name)
+        change.put_placement(database, choice.name)
     world = _batched(settings.assembled(change.tried()).world, database, batch_size)
     try:
         planned = planned_for(world, database)

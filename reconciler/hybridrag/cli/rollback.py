@@ -83,7 +83,7 @@ def _put(change: SpecChange, world: World, item: Wanted, back: Sequence[Kept]) -
     value: Any = names if len(set(names.values())) > 1 else next(iter(names.values()))
     wanted = spec.environment.databases[item.database].placement()
     if {slot.value: held for slot, held in wanted.items()} != names:
-        change.put("databases", item.database, "backend", value=value)
+        change.put_placement(item.database, value)
 
 
 def _shown(back: Sequence[Kept]) -> str:
