@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -401,3 +402,17 @@ def test_one_slot_goes_back_alone(project: Project, milvus: MilvusServer) -> Non
     assert "Zoë" in project.ok(
         "query", "notes", "Who leads tide tables?", "--context-only", "--mode", "naive"
     )
+
+
+def test_away_from_a_server_that_is_down(project: Project) -> None:
+    """What is new there cannot be carried over, but the files as they were left can serve; nothing is deleted then."""
+    project.ok("migrate", "notes", "--to", "pg")
+    spec = project.folder / "hybridrag.yaml"
+    spec.write_text(re.sub(r"port: \d+", "port: 9", spec.read_text("utf-8")), encoding="utf-8")
+    before = digests(project.folder)
+    for words in (["rollback", "notes"], ["retire", "notes", "--now", "--confirm", "notes"]):
+        assert project.run(*words).returncode == 4, words
+    assert digests(project.folder) == before
+    said = project.ok("rollback", "notes", "--discard-new", "--yes")
+    assert "how much cannot be told" in " ".join(said.split())
+    assert registry(project)["backend"] == "files"

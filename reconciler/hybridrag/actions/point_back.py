@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hybridrag.errors import PlanRefused
+from hybridrag.errors import BackendUnavailable, NotFound, PlanRefused
 
 from .base import Context
 
@@ -25,12 +25,16 @@ class PointBack:
                     hint="stop whatever writes it, then run the command again",
                 )
             reader = part.source.reader()
-            if unfinished := await reader.unfinished():
+            try:
+                unfinished = await reader.unfinished()
+                left[frozenset(part.move.slots)] = await reader.fingerprint()
+            except (BackendUnavailable, NotFound):
+                continue  # it is down or gone, which may be why it is left; in which state, nobody knows then
+            if unfinished:
                 raise PlanRefused(
                     f'somebody is writing database "{context.database}" now: {", ".join(unfinished)}',
                     hint="stop the LightRAG process that writes it, then run the command again",
                 )
-            left[frozenset(part.move.slots)] = await reader.fingerprint()
         context.pointer.point(
             context.database, context.path, context.placement, context.workspace, left=left, behind=True
         )
