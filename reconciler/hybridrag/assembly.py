@@ -51,6 +51,7 @@ def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
             thresholds=environment.thresholds(name),
             prevent_destroy=environment.prevent_destroy(name),
             pausable=database.writer.kind != "none",
+            keep_source_s=environment.keep_source_s(name),
             function=database.embedding.function,
         )
         for name, database in environment.databases.items()

@@ -55,7 +55,9 @@ def _placement(fields: dict[str, Any]) -> Placement:
         name = names if isinstance(names, str) else names[slot.value]
         kind = kinds if isinstance(kinds, str) else kinds[name]
         serves = frozenset({Slot.VECTOR}) if kind == "milvus" else ALL_SLOTS
-        places[slot] = Place(name=name, type=kind, provisioned=provisioned, serves=serves)
+        places[slot] = Place(
+            name=name, type=kind, provisioned=provisioned, serves=serves, mends=kind == "postgres"
+        )
     return places
 
 
@@ -147,7 +149,7 @@ def _holds_for_every_plan(plan: Plan) -> None:
         assert not names & {"pause"} or "resume" in names, "a pause without its end"
         assert names.isdisjoint({"migrate"}) or {"validate", "verify", "switch"} <= names
         for step in mine:
-            if step.verb == "migrate":
+            if step.verb in ("migrate", "reclaim"):
                 assert {f"validate.{step.target}", f"verify.{step.target}"} <= seen, "a part moved unverified"
 
 
@@ -165,7 +167,8 @@ _value = st.one_of(
 )  # fmt: skip
 _fact_names = st.sampled_from(
     ["type", "reachable", "state", "migration", "source_fingerprint", "fingerprint", "bytes", "exists", "missing", "problem",
-     "hint", "backend", "backend_type", "drifted", "slot/vector", "slot/kv", "slot_type/vector", "kept/json", "kept/pg", "paused", "foreign_vectors", "neighbours/chunks", "damaged/kv_store_x.json",
+     "hint", "backend", "backend_type", "drifted", "slot/vector", "slot/kv", "slot_type/vector", "kept/json", "kept/pg", "left_behind/pg",
+     "kept_state/pg/kv+doc_status+vector+graph", "schema", "paused", "foreign_vectors", "neighbours/chunks", "damaged/kv_store_x.json",
      "dim/vdb_chunks.json", "version_num", "version", "pgvector", "pgvector_available", "superuser", "may_create_schema",
      "may_create_tables", "encoding", "standby", "", "dim/", "records/"]
     + [f"records/{namespace.name}" for namespace in NAMESPACES]
@@ -184,7 +187,13 @@ def worlds(draw: st.DrawFn) -> tuple[list[Wanted], Observation]:
         )
         provisioned = draw(st.booleans())
         places = {
-            slot: Place(name=backend, type=KINDS[backend], provisioned=provisioned, serves=SERVES[backend])
+            slot: Place(
+                name=backend,
+                type=KINDS[backend],
+                provisioned=provisioned,
+                serves=SERVES[backend],
+                mends=KINDS[backend] == "postgres",
+            )
             for slot, backend in chosen.items()
         }
         embedding = Embedding(

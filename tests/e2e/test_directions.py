@@ -76,11 +76,14 @@ def test_to_postgres_and_back_to_files(project: Project) -> None:
 
 
 def test_there_back_and_there_again(project: Project) -> None:
-    """A copy that was kept in Postgres gives way only when that is allowed by name."""
+    """A copy kept in Postgres that somebody wrote to since gives way only when that is allowed by name."""
     apply(project)
     want(project, "files")
     apply(project)
     want(project, "pg")
+    assert "replace_kept" not in project.ok("plan")
+    assert project.dsn
+    run_sql(project.dsn, "UPDATE lightrag_doc_full SET content = content || '!'", "SELECT 1")
     assert "! replace_kept" in project.ok("plan")
     refused = project.run("apply", "--auto-approve")
     assert refused.returncode == 5

@@ -251,3 +251,9 @@ def test_a_file_is_replaced_whole_and_stays_what_it_was(tmp_path: Path) -> None:
     assert not late.undo()
     assert real.read_text() == SPEC + "# another hand\n"
     assert sorted(path.name for path in real.parent.iterdir()) == ["spec.yaml"]
+
+
+def test_a_plain_value_is_added_to_a_map_of_lines() -> None:
+    """As a line of its own, like the others."""
+    made = edit(b"a:\n  b: 1 # one\n", Put(path=("a", "c"), value="two"), file="f")
+    assert made.decode() == "a:\n  b: 1 # one\n  c: two\n"

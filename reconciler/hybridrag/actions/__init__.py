@@ -6,8 +6,11 @@ from .base import Action, Context, Part
 from .catch_up import CatchUp
 from .migrate import Migrate
 from .pause import Pause
+from .point_back import PointBack
 from .provision import Provision
+from .reclaim import Reclaim
 from .resume import Resume
+from .retire import Retire
 from .switch import Switch
 from .validate import Validate
 from .verify import Verify
@@ -15,14 +18,17 @@ from .verify import Verify
 ACTIONS: tuple[Action, ...] = (
     Provision(),
     Validate(),
+    Reclaim(),
     Migrate(),
     Verify(),
     Pause(),
     CatchUp(),
     Switch(),
     Resume(),
+    PointBack(),
+    Retire(),
 )
-ONE_PART = frozenset({"validate", "migrate", "verify", "catch_up"})
+ONE_PART = frozenset({"validate", "reclaim", "migrate", "verify", "catch_up", "retire"})
 """Verbs whose step is about one part of a database; the others are about all of it."""
 ORDER: tuple[str, ...] = tuple(action.verb for action in ACTIONS)
 BY_VERB = {action.verb: action for action in ACTIONS}

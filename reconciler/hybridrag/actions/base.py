@@ -8,6 +8,7 @@ from typing import Protocol
 
 from hybridrag.model.data import Slot, streams_of
 from hybridrag.model.events import Emit
+from hybridrag.model.facts import Facts
 from hybridrag.model.plan import HazardKind, Move, Step
 from hybridrag.model.ports import Backend, Embedding, Halter, Memory, Pointer, Store
 
@@ -61,6 +62,13 @@ class Context:
         """The only part of a step that moves data."""
         (part,) = self.parts
         return part
+
+
+def serving_name(entry: Facts, slot: Slot) -> str:
+    """The backend that serves a slot, from the facts of a registry entry; "json" for the database's own files."""
+    name = entry.get(f"slot/{slot.value}") or entry.get("backend")
+    kind = entry.get(f"slot_type/{slot.value}") or entry.get("backend_type") or "json"
+    return str(name) if name and kind != "json" else "json"
 
 
 def held_id(migration_id: str) -> str:

@@ -24,4 +24,5 @@ class Switch:
         for part in context.parts:
             # The marks go first: a target that serves must never look like an unfinished copy of ours.
             await part.target.mark(part.move.migration_id, "switched")
-        context.pointer.point(context.database, context.path, context.placement, context.workspace)
+        left = {frozenset(part.move.slots): part.move.fingerprint for part in context.parts}
+        context.pointer.point(context.database, context.path, context.placement, context.workspace, left=left)

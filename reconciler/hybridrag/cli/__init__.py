@@ -14,6 +14,8 @@ from .look import health, status, verify
 from .migrate import migrate
 from .plan import plan, validate
 from .query import query
+from .retire import retire
+from .rollback import rollback
 from .setup_docker import setup_docker
 
 # Click's own 2 for wrong usage would read as "changes pending" in CI.
@@ -34,6 +36,20 @@ def main() -> None:
     """Terraform for LightRAG storage: declare each database's backend, plan, apply, verify."""
 
 
-for _command in (init, validate, plan, apply, migrate, status, health, verify, query, db, backend):
+for _command in (
+    init,
+    validate,
+    plan,
+    apply,
+    migrate,
+    rollback,
+    retire,
+    status,
+    health,
+    verify,
+    query,
+    db,
+    backend,
+):
     main.add_command(_command)
 backend.add_command(setup_docker)

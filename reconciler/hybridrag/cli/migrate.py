@@ -28,7 +28,7 @@ from .common import Settings, command_options, exit_codes
 if TYPE_CHECKING:
     from hybridrag.engine import Planned, RunReport, World
     from hybridrag.model.events import Event
-    from hybridrag.model.plan import Move
+    from hybridrag.model.plan import HazardKind, Move
 
     from .spec_change import SpecChange
 
@@ -117,20 +117,28 @@ def migrate(
     if choice.type is not None:
         change.put_backend(choice.name, {"type": choice.type}, "connection_string", secret, before.state)
     if spec.environment.databases[database].backend != choice.name:
-        change.put("databases", database, "backend", value=choice.name)
+        change.put_placement(database, choice.name)
     world = _batched(settings.assembled(change.tried()).world, database, batch_size)
-    planned = _planned(world, database)
-    job = _Job(database, _type_of(before, database), world.backend(choice.name).type)
+    try:
+        planned = planned_for(world, database)
+    except NotFound as error:
+        error.exit_code = SOURCE
+        raise
+    job = Job(database, _type_of(before, database), world.backend(choice.name).type)
     if dry_run:
-        _show(settings, planned)
+        show(settings, planned)
         return
     if not settings.json and not settings.quiet:
-        _show(settings, planned)
+        show(settings, planned)
     if not yes and not settings.json and sys.stdin.isatty() and (planned.plan.steps or change.files):
         click.confirm(f'\nMove "{database}" to "{choice.name}"?', default=False, err=True, abort=True)
     try:
-        report = _carry_out(settings, change, planned, world, batch_size, job)
+        report = carry_out(settings, change, planned, job, batch=batch_size)
     except HybridragError as error:
+        if isinstance(error, NotFound) or (
+            isinstance(error, PlanRefused) and _source_moved(world, planned, database)
+        ):
+            error.exit_code = SOURCE
         if settings.json:
             settings.print_json(job.failed(error, world, planned))
         raise
@@ -170,17 +178,15 @@ def _batched(world: World, database: str, size: int | None) -> World:
     return dataclasses.replace(world, wanted={**world.wanted, database: item})
 
 
-def _planned(world: World, database: str) -> Planned:
+def planned_for(world: World, database: str) -> Planned:
+    """The plan of one database."""
     from hybridrag.engine import plan_world
 
-    try:
-        return asyncio.run(plan_world(world, [database]))
-    except NotFound as error:
-        error.exit_code = SOURCE
-        raise
+    return asyncio.run(plan_world(world, [database]))
 
 
-def _show(settings: Settings, planned: Planned) -> None:
+def show(settings: Settings, planned: Planned) -> None:
+    """The plan, for people or as JSON."""
     from hybridrag.render.plan_text import show_plan
 
     if not settings.json:
@@ -193,8 +199,14 @@ def _show(settings: Settings, planned: Planned) -> None:
     settings.print_json({"dry_run": True, "steps": steps, "warnings": plan.warnings})
 
 
-def _carry_out(
-    settings: Settings, change: SpecChange, shown: Planned, before: World, batch: int | None, job: _Job
+def carry_out(
+    settings: Settings,
+    change: SpecChange,
+    shown: Planned,
+    job: Job,
+    *,
+    batch: int | None = None,
+    allowed: Sequence[HazardKind] = (),
 ) -> RunReport | None:
     """Write the spec, plan again from it, run; None when there was nothing to run.
 
@@ -205,12 +217,14 @@ def _carry_out(
     change.write()
     try:
         world = _batched(settings.assembled(change.written()).world, job.database, batch)
-        planned = _planned(world, job.database)
+        planned = planned_for(world, job.database)
         if planned.observation.digest != shown.observation.digest:
             raise PlanRefused(
                 "the world changed after the plan was made; nothing was moved", hint="run the command again"
             )
-        return run_plan(settings, world, planned, [], also=job.hear) if planned.plan.steps else None
+        if not planned.plan.steps:
+            return None
+        return run_plan(settings, world, planned, list(allowed), also=job.hear)
     except BaseException as error:
         if not job.copying:
             change.undo()
@@ -219,8 +233,6 @@ def _carry_out(
             error.hint = (
                 kept if error.hint is None or isinstance(error, Interrupted) else f"{error.hint}; {kept}"
             )
-        if isinstance(error, PlanRefused) and _source_moved(before, shown, job.database):
-            error.exit_code = SOURCE
         raise
 
 
@@ -240,7 +252,7 @@ def _source_moved(world: World, shown: Planned, database: str) -> bool:
         return True
 
 
-class _Job:
+class Job:
     """What the contract's JSON tells of a migration, heard from its events."""
 
     def __init__(self, database: str, source: str, target: str) -> None:
@@ -257,7 +269,7 @@ class _Job:
 
         if isinstance(event, PlanReady):
             self._run = event.run
-        elif isinstance(event, StepStarted) and event.step.startswith("migrate."):
+        elif isinstance(event, StepStarted) and event.step.startswith(("migrate.", "reclaim.")):
             self.copying = True
         elif isinstance(event, Progress) and event.step.startswith("migrate.") and event.phase == "copying":
             self._records = max(self._records, event.records)

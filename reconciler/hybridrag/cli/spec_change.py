@@ -31,6 +31,19 @@ class SpecChange:
         for files in (self._trial, self._files):
             files.change(Put(path=path, value=literal(value)))
 
+    def put_placement(self, database: str, backend: str | dict[str, str]) -> None:
+        """Where a database belongs: one name, or one for each slot. Raises CannotEdit."""
+        from hybridrag.spec import Drop, Put, literal
+
+        path = ("databases", database, "backend")
+        changes: list[Drop | Put] = [Put(path=path, value=literal(backend))]
+        if not isinstance(backend, str) or not isinstance(
+            self.spec.environment.databases[database].backend, str
+        ):
+            changes.insert(0, Drop(path=path))  # a name and a map do not stand in the same lines
+        for files in (self._trial, self._files):
+            files.change(*changes)
+
     def put_backend(
         self, name: str, entry: dict[str, Any], key: str, secret: Given | None, state: Path
     ) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timezone
-from typing import Any
 
-from hybridrag.journal import Registry, RegistryEntry, facts_of
+from hybridrag.journal import KeptEntry, Registry, RegistryEntry, facts_of
 from hybridrag.model.data import Slot
 from hybridrag.model.facts import Facts
 from hybridrag.model.ports import Backend
@@ -40,16 +39,50 @@ class RegistryPointer:
         """A database that its JSON files serve, as they would without an entry."""
         self._registry.put(RegistryEntry(name=database, path=path))
 
-    def point(self, database: str, path: str, placement: Placed, workspace: str) -> None:
-        self._registry.put(self._entry(database, path, placement, workspace, moved=True))
+    def point(
+        self,
+        database: str,
+        path: str,
+        placement: Placed,
+        workspace: str,
+        *,
+        left: Mapping[frozenset[Slot], str],
+        behind: bool = False,
+    ) -> None:
+        entry = self._entry(database, path, placement, workspace)
+        kept = self._kept(database, placement, left, behind)
+        self._registry.put(entry.model_copy(update={"kept": tuple(kept)}))
+
+    def retiring(self, database: str, backend: str, slots: Collection[Slot]) -> None:
+        def mark(kept: KeptEntry) -> KeptEntry:
+            return kept.model_copy(update={"retiring": True, "fingerprint": None})
+
+        self._change(database, backend, slots, mark)
+
+    def let_go(self, database: str, backend: str, slots: Collection[Slot]) -> None:
+        self._change(database, backend, slots, lambda _: None)
+
+    def _change(
+        self,
+        database: str,
+        backend: str,
+        slots: Collection[Slot],
+        change: Callable[[KeptEntry], KeptEntry | None],
+    ) -> None:
+        entry = self._registry.read().databases.get(database)
+        if entry is None:
+            return
+        made = [
+            change(kept) if (kept.name, set(kept.slots)) == (backend, set(slots)) else kept
+            for kept in entry.kept
+        ]
+        self._registry.put(entry.model_copy(update={"kept": tuple(kept for kept in made if kept)}))
 
     def agrees(self, database: str, path: str, placement: Placed, workspace: str) -> bool:
         known = self._registry.read().databases.get(database)
-        return known is not None and known == self._entry(database, path, placement, workspace, moved=False)
+        return known is not None and known == self._entry(database, path, placement, workspace)
 
-    def _entry(
-        self, database: str, path: str, placement: Placed, workspace: str, *, moved: bool
-    ) -> RegistryEntry:
+    def _entry(self, database: str, path: str, placement: Placed, workspace: str) -> RegistryEntry:
         known = self._registry.read().databases.get(database)
         fields = known.model_dump() if known else {}
         places = {
@@ -69,24 +102,43 @@ class RegistryPointer:
                 "name": database,
                 "path": path,
                 "slots": places if mixed else None,
-                "kept": self._kept(database, placement) if moved else fields.get("kept", ()),
             }
         )
 
-    def _kept(self, database: str, placement: Placed) -> list[dict[str, Any]]:
-        """What served until now and does not any more, and what was kept before and does not serve again."""
+    def _kept(
+        self, database: str, placement: Placed, left: Mapping[frozenset[Slot], str], behind: bool
+    ) -> list[KeptEntry]:
+        """What was kept before and does not serve again, and what served until now and does not any more."""
         facts = self.current(database)
-        left: dict[str, dict[str, Any]] = {}
         now = datetime.now(timezone.utc).replace(microsecond=0)
-        for slot, name in in_use(facts).items():
-            if name == (JSON if placement[slot].type == JSON else placement[slot].name):
-                continue
-            kind = JSON if name == JSON else facts.get(f"slot_type/{slot.value}") or facts.get("backend_type")
-            shown = self._files.name if name == JSON else name
-            entry = {"backend": shown, "backend_type": kind, "slots": (), "since": now}
-            kept = left.setdefault(shown, entry)
-            kept["slots"] = (*kept["slots"], slot.value)
-        serving = {backend.name for backend in placement.values()}
+        serving = {
+            slot: JSON if backend.type == JSON else backend.name for slot, backend in placement.items()
+        }
+        leaving = {slot: name for slot, name in in_use(facts).items() if name != serving[slot]}
         known = self._registry.read().databases.get(database)
-        older = [kept.model_dump() for kept in (known.kept if known else ())]
-        return [kept for kept in older if kept["backend"] not in {*serving, *left}] + list(left.values())
+        found = []
+        for older in known.kept if known else ():
+            slots = tuple(s for s in older.slots if older.name not in (serving[s], leaving.get(s)))
+            if slots == older.slots:
+                found.append(older)
+            elif slots:
+                # The fingerprint was of all of its slots together.
+                found.append(older.model_copy(update={"slots": slots, "fingerprint": None}))
+        together: dict[tuple[str, frozenset[Slot] | None], list[Slot]] = {}
+        for slot, name in leaving.items():
+            group = next((slots for slots in left if slot in slots), None)
+            together.setdefault((name, group), []).append(slot)
+        for (name, group), chosen in together.items():
+            kind = facts.get(f"slot_type/{chosen[0].value}") or facts.get("backend_type")
+            whole = group is not None and group == set(chosen)
+            found.append(
+                KeptEntry(
+                    backend=self._files.name if name == JSON else name,
+                    backend_type=JSON if name == JSON else str(kind),
+                    slots=tuple(chosen),
+                    since=now,
+                    fingerprint=left[group] if group is not None and whole else None,
+                    left_behind=behind,
+                )
+            )
+        return found

@@ -43,7 +43,7 @@ def register(world: World, item: Wanted, *, in_files: bool) -> bool:
         world.pointer.register(item.database, item.path)
     else:
         placement = {slot: world.backend(place.name) for slot, place in item.placement.items()}
-        world.pointer.point(item.database, item.path, placement, item.workspace)
+        world.pointer.point(item.database, item.path, placement, item.workspace, left={})
     return True
 
 

@@ -215,7 +215,7 @@ class Run:
         counts = {name: facts.get(f"records/{name}") for name in streams_of(slots)}
         return Part(
             move=move,
-            backend=self._world.backend(move.target),
+            backend=self._world.holder(move.target),
             source=self._world.store(item, move.source, slots),
             target=self._world.store(item, move.target, slots),
             records={name: count for name, count in counts.items() if isinstance(count, int)},

@@ -22,6 +22,7 @@ from hybridrag.model.ports import Glance, Store
 from hybridrag.model.wanted import Thresholds, Wanted, in_words
 from hybridrag.planner import JSON, in_use
 
+from .kept import Kept, kept_of
 from .world import World
 
 PATIENCE_S = 20.0
@@ -53,6 +54,7 @@ class DatabaseStatus:
     `records` by namespace, None where not known; those in `estimated` are estimates. `size` is in bytes: all files,
     or the whole database of the server that serves it; `sizes` by file. `hint`: what to do about a server that is down. `oversized` names what is above the
     thresholds, "" for the total. `move_to`: the backend to move it to because of that, None when there is none.
+    `kept`: what served it before, the oldest first.
     """
 
     database: str
@@ -72,6 +74,7 @@ class DatabaseStatus:
     oversized: tuple[str, ...]
     move_to: str | None
     migration: Migration | None
+    kept: tuple[Kept, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +140,7 @@ async def status(world: World, names: Iterable[str] = ()) -> Status:
                 servers,
                 next((place.name for place in item.places if place.type != JSON), elsewhere),
                 _migration(item, group, records.get(item.database), targets.get(item.database), live),
+                kept_of(world, item),
             )
         )
     return Status(
@@ -248,6 +252,7 @@ def _database(
     servers: Mapping[str, Look],
     move_to: str | None,
     migration: Migration | None,
+    kept: tuple[Kept, ...],
 ) -> DatabaseStatus:
     places = [place for place, _ in glances]
     looks = {place.backend: servers.get(place.backend, ({}, {})) for place in places if place.type != JSON}
@@ -281,6 +286,7 @@ def _database(
         oversized=oversized,
         move_to=move_to,
         migration=migration,
+        kept=kept,
     )
 
 

@@ -13,11 +13,12 @@ from .reading import (
     open_pauses,
     progress,
 )
-from .registry import Registry, RegistryEntry, RegistryFile, facts_of
+from .registry import KeptEntry, Registry, RegistryEntry, RegistryFile, facts_of
 
 __all__ = [
     "Journal",
     "JournalUnreadable",
+    "KeptEntry",
     "Lease",
     "ProgressRecord",
     "Registry",

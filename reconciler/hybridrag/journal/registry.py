@@ -30,12 +30,24 @@ class SlotEntry(Strict):
 
 
 class KeptEntry(Strict):
-    """A backend that served before and still holds the data as it was then."""
+    """A backend that served some slots before and still holds the data as it was then.
+
+    `fingerprint` of the data when it was left, None where it is not known. `left_behind`: it holds records that
+    did not come along. `retiring`: its deletion has begun.
+    """
 
     backend: str
     backend_type: str
-    slots: tuple[str, ...]
+    slots: tuple[Slot, ...]
     since: datetime
+    fingerprint: str | None = None
+    left_behind: bool = False
+    retiring: bool = False
+
+    @property
+    def name(self) -> str:
+        """As facts name it: JSON files are one place."""
+        return "json" if self.backend_type == "json" else self.backend
 
 
 class RegistryEntry(Strict):
@@ -154,7 +166,14 @@ def _plain(file: RegistryFile) -> dict[str, Any]:
 def _tidy(entry: RegistryEntry) -> dict[str, Any]:
     """As YAML values, without what says nothing."""
     found = entry.model_dump()
-    found["kept"] = [{**kept, "slots": list(kept["slots"])} for kept in found["kept"]]
+    found["kept"] = [
+        {
+            name: value
+            for name, value in {**kept, "slots": [slot.value for slot in kept["slots"]]}.items()
+            if value
+        }
+        for kept in found["kept"]
+    ]
     if entry.slots is not None:
         found["slots"] = {slot.value: place.model_dump() for slot, place in entry.slots.items()}
     return {key: value for key, value in found.items() if value or key not in ("slots", "kept")}
@@ -177,9 +196,12 @@ def facts_of(entry: RegistryEntry | None) -> Mapping[str, str | int | float | bo
         facts[f"slot/{slot.value}"] = place.backend
         facts[f"slot_type/{slot.value}"] = place.backend_type
         facts |= {f"config/{slot.value}/{k}": _simple(v) for k, v in (place.backend_config or {}).items()}
-    for kept in entry.kept:
-        name = "json" if kept.backend_type == "json" else kept.backend
-        facts[f"kept/{name}"] = kept.since.isoformat()
+    for kept in sorted(entry.kept, key=lambda kept: kept.since):
+        facts[f"kept/{kept.name}"] = kept.since.isoformat()
+        slots = "+".join(slot.value for slot in Slot if slot in kept.slots)
+        facts[f"kept_state/{kept.name}/{slots}"] = kept.fingerprint
+        if kept.left_behind:
+            facts[f"left_behind/{kept.name}"] = True
     return facts
 
 

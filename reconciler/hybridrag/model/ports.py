@@ -6,7 +6,7 @@ never write. Implementations live in `backends/<engine>`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -255,11 +255,26 @@ class Store(Protocol):
         """
         ...
 
+    async def destroy_kept(self, migration_id: str | None) -> None:
+        """Delete what these slots hold here, of this database alone, and our marks on it; idempotent.
+
+        For a copy that does not serve any more. `migration_id` is the mark that was seen on it, None for none; raises
+        PlanRefused where another one stands there now.
+        """
+        ...
+
     async def close(self) -> None: ...
 
 
 class Mending(Protocol):
     """Asks for, and changes, single records of a finished copy."""
+
+    async def reclaim(self, migration_id: str) -> None:
+        """Take a kept copy that does not serve back as a finished copy of this migration, of no known state; idempotent.
+
+        Raises PlanRefused where the mark of another database, or an unfinished copy, stands there.
+        """
+        ...
 
     def keys(self, namespace: str) -> AsyncIterator[list[str]]:
         """Every key of a stream, without its records; in any order. Read-only."""
@@ -390,8 +405,28 @@ class Pointer(Protocol):
 
     def current(self, database: str) -> Facts: ...
 
-    def point(self, database: str, path: str, placement: Mapping[Slot, Backend], workspace: str) -> None:
-        """Atomically; raises when the registry cannot be read. What served before is noted as kept."""
+    def point(
+        self,
+        database: str,
+        path: str,
+        placement: Mapping[Slot, Backend],
+        workspace: str,
+        *,
+        left: Mapping[frozenset[Slot], str],
+        behind: bool = False,
+    ) -> None:
+        """Atomically; raises when the registry cannot be read. What served before is noted as kept.
+
+        `left`: fingerprints of what served until now, by slots. `behind`: it holds records that did not come along.
+        """
+        ...
+
+    def retiring(self, database: str, backend: str, slots: Collection[Slot]) -> None:
+        """From now on what is kept there is no way back any more; `backend` as facts name it."""
+        ...
+
+    def let_go(self, database: str, backend: str, slots: Collection[Slot]) -> None:
+        """Nothing is kept there any more."""
         ...
 
     def agrees(self, database: str, path: str, placement: Mapping[Slot, Backend], workspace: str) -> bool: ...

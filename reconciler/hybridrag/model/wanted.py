@@ -31,6 +31,8 @@ class Place:
     mends: bool = False
 
 
+KEEP_SOURCE_S = 7 * 24 * 3600
+
 Placement = Mapping[Slot, Place]
 """Where each of the four slots of a database belongs."""
 
@@ -52,7 +54,8 @@ class Wanted:
     """One database. `path` is absolute; `batch` is in records; `function` names the embedding function.
 
     `prevent_destroy`: the server that holds it may not be replaced or left behind. `pausable`: whatever writes it
-    can be stopped, so it may go on writing until it has to.
+    can be stopped, so it may go on writing until it has to. `keep_source_s`: for how many seconds what served before is
+    kept at least.
     """
 
     database: str
@@ -64,6 +67,7 @@ class Wanted:
     thresholds: Thresholds = Thresholds()
     prevent_destroy: bool = False
     pausable: bool = False
+    keep_source_s: int = KEEP_SOURCE_S
     function: str | None = None
 
     @property

@@ -34,10 +34,14 @@ class Moving:
     disk_bytes: int
     behind: bool
     """A finished copy of an earlier state is there, which only has to be brought up to date."""
+    reclaims: bool
+    """That copy was kept from an earlier move, and is taken back first."""
     hazards: tuple[Hazard, ...]
 
 
-def moving(item: Wanted, part: Part, move: Move, source: Facts, target: Facts) -> Moving:
+def moving(
+    item: Wanted, part: Part, move: Move, source: Facts, target: Facts, *, reclaims: bool = False
+) -> Moving:
     """The part in words and figures."""
     records = total(source, part.slots)
     vectors = _vectors(source, part)
@@ -45,10 +49,11 @@ def moving(item: Wanted, part: Part, move: Move, source: Facts, target: Facts) -
     size = value if isinstance(value, int) else 0
     ours = target.get("migration") == move.migration_id
     present = total(target, part.slots) if ours else 0
-    copied = ours and target.get("state") in ("copied", "verified")
+    copied = reclaims or (ours and target.get("state") in ("copied", "verified"))
+    behind = reclaims or (copied and target.get("source_fingerprint") != move.fingerprint)
     place = part.target.name
     what = f"{records:,} records" + (f" ({names(part.slots)})" if names(part.slots) else "")
-    if copied and target.get("source_fingerprint") != move.fingerprint:
+    if behind:
         copying = f"{present:,} records of an earlier state are already copied"
     elif copied:
         copying = f"{present:,} records are already copied"
@@ -63,6 +68,7 @@ def moving(item: Wanted, part: Part, move: Move, source: Facts, target: Facts) -
         texts={
             "validate": f"check {place} and examine {what}",
             "migrate": copying,
+            "reclaim": f"take back the copy kept in {place}: only what differs is written",
             "verify": f"compare {what} with {place}, both ways",
             "catch_up": "carry over what was written since the copy",
         },
@@ -83,8 +89,9 @@ def moving(item: Wanted, part: Part, move: Move, source: Facts, target: Facts) -
             present_vectors=_vectors(target, part) if ours else 0,
             logs_index=not part.target.provisioned,
         ),
-        behind=copied and target.get("source_fingerprint") != move.fingerprint,
-        hazards=_hazards(part, move, records, target),
+        behind=behind,
+        reclaims=reclaims,
+        hazards=_hazards(part, move, records, target, reclaims=reclaims),
     )
 
 
@@ -97,10 +104,9 @@ def _differs(part: Part) -> str:
     return f'backend in use{f" for {shown}" if shown else ""} is "{part.source}", the spec says "{part.target.name}"'
 
 
-def _hazards(part: Part, move: Move, records: int, target: Facts) -> tuple[Hazard, ...]:
-    copy = Hazard(
-        kind=HazardKind.DATA_COPY, detail=f"{records:,} records are copied; the source stays as it is"
-    )
+def _hazards(part: Part, move: Move, records: int, target: Facts, *, reclaims: bool) -> tuple[Hazard, ...]:
+    copied = "what differs is written" if reclaims else f"{records:,} records are copied"
+    copy = Hazard(kind=HazardKind.DATA_COPY, detail=f"{copied}; the source stays as it is")
     found = [copy]
     if any(target.get(f"neighbours/{name}") for name in ("entities", "relationships", "chunks")):
         found.append(
@@ -133,6 +139,12 @@ def completing(item: Wanted, parts: Sequence[Part]) -> Step:
 
 def _targets(parts: Sequence[Part]) -> str:
     return " and ".join(f'"{name}"' for name in dict.fromkeys(part.target.name for part in parts))
+
+
+def _needed(verb: str, each: Moving, item: Wanted) -> bool:
+    if verb in ("migrate", "reclaim"):
+        return each.reclaims == (verb == "reclaim")
+    return verb != "catch_up" or each.behind or (item.pausable and each.part.target.mends)
 
 
 def bracket(
@@ -169,11 +181,13 @@ def bracket(
         ORDER,
         key=lambda verb: ORDER.index("migrate") - 0.5 if early and verb == "pause" else ORDER.index(verb),
     ):
+        if verb == "retire":
+            continue
         if verb in whole:
             add(verb, item.database, *whole[verb], hazards=(stopped,) if verb == "pause" else ())
         elif verb in ONE_PART:
             for each in open_parts:
-                if verb == "catch_up" and not (each.behind or (item.pausable and each.part.target.mends)):
+                if not _needed(verb, each, item):
                     continue
                 add(
                     verb,
@@ -184,6 +198,6 @@ def bracket(
                     bytes=each.bytes if verb in each.estimates else None,
                     estimate_s=round(each.estimates[verb], 1) if verb in each.estimates else None,
                     disk_bytes=each.disk_bytes if verb in ("validate", "migrate") else None,
-                    hazards=each.hazards if verb == "migrate" else (),
+                    hazards=each.hazards if verb in ("migrate", "reclaim") else (),
                 )
     return steps

@@ -63,6 +63,11 @@ def parts_of(item: Wanted, entry: Facts) -> tuple[Part, ...]:
     return tuple(found)
 
 
+def kept_state(part: Part) -> str:
+    """Name of the fact that tells in which state the part's place in its target was left."""
+    return f"kept_state/{canonical(part.target)}/{'+'.join(slot.value for slot in part.ordered)}"
+
+
 def store_thing(database: str, backend: str, slots: Collection[Slot] = ALL_SLOTS) -> str:
     """The name under which a store's facts stand in an observation."""
     partial = "" if set(slots) == ALL_SLOTS else ":" + "+".join(slot.value for slot in Slot if slot in slots)

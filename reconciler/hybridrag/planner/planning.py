@@ -15,7 +15,7 @@ from .parts import JSON, Part, in_use, migration_id, parts_of, store_thing
 from .protect import Kept, kept_by, refuse_replaced
 from .provisioning import provision
 from .room import room_warnings
-from .stores import reachable_source, total, usable_source, usable_target
+from .stores import reachable_source, reclaimable, total, usable_source, usable_target
 
 Problems = Mapping[tuple[str, str], Sequence[HybridragError]]
 """Per database and wanted backend, why that server, as observed, cannot take it (`Backend.problems`)."""
@@ -27,6 +27,17 @@ class _Made:
 
     steps: list[Step] = field(default_factory=list)
     moves: list[Move] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Planned:
+    """One part, its move, and what was observed of both ends. `reclaims`: the kept copy there is taken back."""
+
+    part: Part
+    move: Move
+    source: Facts
+    target: Facts
+    reclaims: bool
 
 
 def make_plan(
@@ -117,13 +128,13 @@ def _database(item: Wanted, observation: Observation, problems: Problems, warnin
         _part(item, part, observation, entry, problems, part.target.name in provisioned)
         for part in moving_parts
     ]
-    if not sum(total(source, part.slots) for part, _, source, _ in planned):
+    if not sum(total(each.source, each.part.slots) for each in planned):
         warnings.append(f'database "{item.database}" holds no records at all')
-    made.moves = [move for _, move, _, _ in planned]
+    made.moves = [each.move for each in planned]
     open_parts = [
-        moving(item, part, move, source, target)
-        for part, move, source, target in planned
-        if target.get("state") != "switched" or move.replaces
+        moving(item, each.part, each.move, each.source, each.target, reclaims=each.reclaims)
+        for each in planned
+        if each.target.get("state") != "switched" or each.move.replaces or each.reclaims
     ]
     made.steps += (
         bracket(item, moving_parts, open_parts, made.steps) if open_parts else [completing(item, parts)]
@@ -191,8 +202,8 @@ def _release(item: Wanted, observation: Observation, steps: list[Step]) -> list[
 
 def _part(
     item: Wanted, part: Part, observation: Observation, entry: Facts, problems: Problems, provisioned: bool
-) -> tuple[Part, Move, Facts, Facts]:
-    """(part, its move, facts of the source, facts of the target); raises what stands in its way."""
+) -> _Planned:
+    """Raises what stands in its way."""
     if part.source != JSON:
         reachable_source(item, part, observation.facts.get(f"backend/{part.source}"))
     source = usable_source(item, part, observation.of(store_thing(item.database, part.source, part.slots)))
@@ -205,11 +216,15 @@ def _part(
     target = observation.of(store_thing(item.database, key, part.slots))
     kept = entry.get(f"kept/{key}") is not None
     replaces = usable_target(item, part, target, identity, kept)
-    if part.target.mends and not replaces and target.get("state") in ("copied", "verified"):
-        identity = str(
-            target.get("migration")
-        )  # a finished copy of an earlier state: what changed is carried over
-    if target.get("state") == "switched" and not replaces and target.get("source_fingerprint") != fingerprint:
+    reclaims = replaces is not None and reclaimable(part, entry, target, fingerprint)
+    if reclaims:
+        replaces = None
+    if part.target.mends and target.get("migration") is not None:
+        finished = not replaces and target.get("state") in ("copied", "verified")
+        if finished or reclaims:  # a finished copy of an earlier state: what changed is carried over
+            identity = str(target.get("migration"))
+    unknown = target.get("state") == "switched" and not replaces and not reclaims
+    if unknown and target.get("source_fingerprint") != fingerprint:
         raise PlanRefused(
             f'database "{item.database}": backend "{part.target.name}" was already switched to, but the registry does not '
             f"say so, and its source has changed since; which of the two is right cannot be observed",
@@ -226,4 +241,4 @@ def _part(
         migration_id=identity,
         replaces=replaces,
     )
-    return part, move, source, target
+    return _Planned(part=part, move=move, source=source, target=target, reclaims=reclaims)

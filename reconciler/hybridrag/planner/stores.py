@@ -10,7 +10,7 @@ from hybridrag.model.facts import Facts
 from hybridrag.model.plan import owner_of
 from hybridrag.model.wanted import Wanted
 
-from .parts import JSON, Part
+from .parts import JSON, Part, kept_state
 
 
 def count(facts: Facts, namespace: str) -> int:
@@ -107,6 +107,24 @@ def usable_target(item: Wanted, part: Part, facts: Facts, identity: str, kept: b
             else "hybridrag status shows what serves the database; move these files away if nothing needs them",
         )
     return None
+
+
+def reclaimable(part: Part, entry: Facts, target: Facts, fingerprint: str) -> bool:
+    """Whether the copy kept in the target may be brought up to date in place.
+
+    It must be as it was when it was left, or just made from this very state of the source (a kill came before the
+    registry said so), and hold nothing that did not come along.
+    """
+    if not part.target.mends or not target.get("schema") or entry.get(f"left_behind/{part.target.name}"):
+        return False
+    if target.get("migration") is None:
+        finished = target.get("state") is None
+    else:
+        finished = target.get("state") == "switched"
+        if finished and target.get("source_fingerprint") == fingerprint:
+            return True
+    noted = entry.get(kept_state(part))
+    return finished and noted is not None and target.get("fingerprint") == noted
 
 
 def _place(item: Wanted, part: Part) -> str:

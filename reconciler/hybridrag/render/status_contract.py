@@ -7,7 +7,7 @@ from typing import Any, Literal
 from hybridrag.engine.status import DatabaseStatus
 from hybridrag.model.strict import Strict
 
-from .status_json import MigrationOut
+from .status_json import KeptOut, MigrationOut
 from .status_words import size_warnings, warnings
 
 
@@ -44,6 +44,7 @@ class DatabaseStatusOut(Strict):
     metrics: MetricsOut
     warnings: tuple[str, ...]
     migration: MigrationOut | None
+    kept: tuple[KeptOut, ...]
 
 
 COUNTS = {
@@ -77,6 +78,7 @@ def database_json(database: DatabaseStatus, *, verbose: bool = False) -> dict[st
         ),
         warnings=tuple(warnings(database)),
         migration=database.migration and MigrationOut.model_validate(database.migration),
+        kept=tuple(KeptOut.model_validate(each) for each in database.kept),
     )
     plain = made.model_dump(mode="json")
     if not verbose:

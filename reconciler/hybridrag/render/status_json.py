@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import ConfigDict
 
 from hybridrag.engine import Status
+from hybridrag.model.data import Slot
 from hybridrag.model.facts import Value
 from hybridrag.model.strict import Strict
 
@@ -27,6 +29,18 @@ class MigrationOut(Strict):
     rate: float | None
     eta_s: float | None
     error: str | None
+
+
+class KeptOut(Strict):
+    """What served some slots before `since`, and is kept at least until `until` (ISO 8601)."""
+
+    model_config = ConfigDict(from_attributes=True, frozen=True)
+
+    backend: str
+    type: str
+    slots: tuple[Slot, ...]
+    since: datetime
+    until: datetime
 
 
 class DatabaseOut(Strict):
@@ -51,6 +65,7 @@ class DatabaseOut(Strict):
     file_sizes: dict[str, int]
     latency_ms: float | None
     migration: MigrationOut | None
+    kept: tuple[KeptOut, ...]
 
 
 class BackendOut(Strict):
@@ -109,6 +124,7 @@ def status_json(status: Status) -> dict[str, Any]:
                     "file_sizes": dict(item.sizes),
                     "latency_ms": item.latency_ms,
                     "migration": item.migration and MigrationOut.model_validate(item.migration),
+                    "kept": tuple(KeptOut.model_validate(each) for each in item.kept),
                 }
                 for item in status.databases
             ],

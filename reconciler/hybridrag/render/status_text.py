@@ -13,7 +13,7 @@ from rich.table import Table
 from hybridrag.engine import Status
 from hybridrag.engine.status import BackendStatus, DatabaseStatus
 
-from .status_words import count, migration_words, size_remark, way_out
+from .status_words import count, kept_words, migration_words, size_remark, way_out
 from .units import size
 
 STYLES = {"healthy": "good", "degraded": "warn", "error": "bad"}
@@ -79,6 +79,10 @@ def remarks(database: DatabaseStatus, *, sizes: bool = True) -> list[str]:
         found.append(f"[{style}]{escape(migration_words(database.migration))}[/]{following}")
     elif database.wanted != database.backend:
         found.append(f"[warn]the spec wants {escape(database.wanted)}[/]  [next]→ hybridrag plan[/]")
+    found += [
+        f"[soft]{escape(kept_words(each))}[/]  [next]→ hybridrag retire {escape(database.database)}[/]"
+        for each in database.kept
+    ]
     if sizes and database.oversized:
         found.append(f"[warn]{escape(size_remark(database))}[/]  [next]→ {escape(way_out(database))}[/]")
     return found

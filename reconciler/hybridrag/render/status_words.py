@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hybridrag.engine.kept import Kept
 from hybridrag.engine.status import DatabaseStatus, Migration
 
 from .units import duration, size
@@ -80,3 +81,10 @@ def count(database: DatabaseStatus, namespace: str) -> str:
     if number is None:
         return "?"
     return f"{'~' if namespace in database.estimated else ''}{number:,}"
+
+
+def kept_words(kept: Kept) -> str:
+    """What is kept of an earlier backend, and for how long."""
+    if kept.retiring:
+        return f"deleting what is kept in {kept.shown} was begun"
+    return f"{kept.shown} is kept until {kept.until:%Y-%m-%d %H:%M}Z"

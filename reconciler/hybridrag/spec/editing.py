@@ -314,7 +314,10 @@ class _Inserting:
 
     def __init__(self, text: _Text, line: int, column: int, entry: Mapping[str, Any]) -> None:
         self.at = sum(len(each) for each in text.lines[:line])
-        rows = _rendered(entry, flow=False).split("\n")
+        rendered = _rendered(entry, flow=False)
+        if rendered.startswith("{"):  # PyYAML's choice where no value is a collection; lines are wanted
+            rendered = rendered[1:-1]
+        rows = rendered.split("\n")
         made = "".join(f"{' ' * column}{row}{text.newline}" for row in rows)
         unended = self.at > 0 and not text.text[: self.at].endswith("\n")
         self.lines = (text.newline if unended else "") + made

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, ByteSize, Field, TypeAdapter
 from hybridrag.backends import SPECS
 from hybridrag.model.data import Slot
 from hybridrag.model.strict import Strict
-from hybridrag.model.wanted import Thresholds
+from hybridrag.model.wanted import KEEP_SOURCE_S, Thresholds
 
 # `patternErrorMessage` is what yaml-language-server shows, and what our own errors say.
 Name = Annotated[
@@ -51,6 +51,20 @@ Size = Annotated[
         json_schema_extra={"patternErrorMessage": 'must be a size such as "500MB", "2GB" or "1GiB"'},
     ),
 ]
+
+
+Duration = Annotated[
+    str,
+    Field(
+        pattern=r"^[0-9]{1,5}[dhm]$",
+        json_schema_extra={"patternErrorMessage": 'must be a time such as "7d", "12h" or "30m"'},
+    ),
+]
+
+
+def seconds_of(duration: str) -> int:
+    """Seconds of "7d", "12h", "30m"."""
+    return int(duration[:-1]) * {"d": 86400, "h": 3600, "m": 60}[duration[-1]]
 
 
 def bytes_of(size: str) -> int:
@@ -142,6 +156,10 @@ class LifecycleSpec(Strict):
         default=None,
         description="Refuse a plan that would replace, or leave behind, the server that holds it; default false.",
     )
+    keep_source: Duration | None = Field(
+        default=None,
+        description="For how long what served before a move is kept at least; default 7d. Only hybridrag retire deletes it.",
+    )
 
 
 class DefaultsSpec(Strict):
@@ -226,3 +244,9 @@ class Environment(Strict):
         """Whether one database's server may not be replaced or left behind."""
         own, common = self.databases[name].lifecycle, self.defaults.lifecycle
         return bool(common.prevent_destroy if own.prevent_destroy is None else own.prevent_destroy)
+
+    def keep_source_s(self, name: str) -> int:
+        """For how many seconds what served one database before is kept at least."""
+        own, common = self.databases[name].lifecycle, self.defaults.lifecycle
+        given = own.keep_source or common.keep_source
+        return seconds_of(given) if given else KEEP_SOURCE_S

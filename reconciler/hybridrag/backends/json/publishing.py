@@ -18,7 +18,18 @@ from hybridrag.errors import BackendUnavailable, PlanRefused
 from hybridrag.model.data import Slot, streams_of
 
 from . import files
-from .staging import FOLDER, STATES, Manifest, load, manifests, save, staging_folder, sync_folder, tidy
+from .staging import (
+    FOLDER,
+    STATES,
+    Manifest,
+    current,
+    load,
+    manifests,
+    save,
+    staging_folder,
+    sync_folder,
+    tidy,
+)
 
 LOCK_PATIENCE_S = 20.0
 
@@ -122,6 +133,31 @@ def _clean(folder: Path, place: Path, manifest: Manifest) -> None:
     for older in manifests(folder, manifest.slots):
         if older.number < manifest.number and set(older.slots) <= set(manifest.slots):
             shutil.rmtree(staging_folder(folder, older.migration))
+
+
+def destroy(folder: Path, slots: Collection[Slot], migration_id: str | None) -> None:
+    """See `Store.destroy_kept`: the files of these slots, those moved aside as well, and our marks. Marks go last."""
+    if not folder.is_dir():
+        return
+    ours = (folder / FOLDER).is_dir()
+    with locked(folder, slots):
+        marks = manifests(folder, slots)
+        newest = current(marks)
+        if newest is not None and newest.migration != migration_id:
+            raise _taken_over(folder)
+        aside = [place for place in (folder / FOLDER).glob("before-*") if place.is_dir()]
+        for place in (folder, *aside):
+            for name in file_names(slots):
+                (place / name).unlink(missing_ok=True)
+            sync_folder(place)
+        for place in aside:
+            if not any(place.iterdir()):
+                place.rmdir()
+        for mark in marks:
+            if set(mark.slots) <= set(slots):
+                shutil.rmtree(staging_folder(folder, mark.migration))
+    if not ours:
+        shutil.rmtree(folder / FOLDER)
 
 
 def explain(error: OSError, folder: Path) -> BackendUnavailable:

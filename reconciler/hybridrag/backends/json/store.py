@@ -233,5 +233,11 @@ class JsonStore:
         except OSError as error:
             raise publishing.explain(error, self._folder) from error
 
+    async def destroy_kept(self, migration_id: str | None) -> None:
+        try:
+            await asyncio.to_thread(publishing.destroy, self._folder, self._slots, migration_id)
+        except OSError as error:
+            raise publishing.explain(error, self._folder) from error
+
     async def close(self) -> None:
         """Nothing is held open."""

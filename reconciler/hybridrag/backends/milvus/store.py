@@ -10,12 +10,12 @@ from hybridrag.model.facts import Facts
 from hybridrag.model.ports import Embedding, Examination, Glance, SchemaMaker, Selection, Store
 
 from .client import Endpoint, connection
-from .collections import VECTORS
+from .collections import VECTORS, collection_names
 from .ledger import Ledger
 from .observe import observe_store
 from .reader import MilvusReader
 from .rows import Shape
-from .writer import MilvusWriterSession
+from .writer import MilvusWriterSession, drop, locked
 
 SLOTS = frozenset({Slot.VECTOR})
 
@@ -101,6 +101,19 @@ class MilvusStore:
                     "meanwhile; nothing was switched",
                     hint="give the database another workspace in the spec, then run hybridrag plan",
                 )
+
+    async def destroy_kept(self, migration_id: str | None) -> None:
+        async with locked(self._endpoint, self._workspace) as (opened, lock):
+            ledger = Ledger(opened, self._workspace)
+            mark = await ledger.mark()
+            if mark is not None and mark.migration != migration_id:
+                raise PlanRefused(
+                    f'workspace "{self._workspace}" in backend "{self.backend}" was taken over by another migration '
+                    "meanwhile; nothing was deleted",
+                    hint="hybridrag plan shows what is there now",
+                )
+            await drop(opened, lock, collection_names(self._workspace, self._embedding).values())
+            await ledger.forget()  # last, so that a kill in between leaves it ours
 
     async def close(self) -> None:
         """Connections live only as long as the call that needs them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,7 +73,7 @@ class MilvusWriter:
             raise self._in_use("it is in use by an earlier migration that was completed")
         if mark and owner_of(mark.migration) != owner_of(self._migration_id):
             raise self._in_use("it holds the unfinished copy of another database")
-        if mark and mark.migration != self._migration_id:
+        if (mark and mark.migration != self._migration_id) or (mark is None and self._replaces):
             await self._clear()
             mark = None
         if mark is None:
@@ -101,10 +101,7 @@ class MilvusWriter:
 
     async def _clear(self) -> None:
         """Remove an earlier part of ours: the mark last, so that a kill in between leaves it ours."""
-        for name in self._names.values():
-            if await self._opened.call("has_collection", name):
-                self._lock.check()
-                await self._opened.call("drop_collection", name)
+        await drop(self._opened, self._lock, self._names.values())
         await self._ledger.forget()
 
     def encode(self, batch: Batch) -> Encoded:
@@ -158,6 +155,34 @@ class MilvusWriter:
             await asyncio.sleep(1)
 
 
+async def drop(opened: Connection, lock: Lock, names: Iterable[str]) -> None:
+    """Drop those of the collections that exist."""
+    for name in names:
+        if await opened.call("has_collection", name):
+            lock.check()
+            await opened.call("drop_collection", name)
+
+
+@contextlib.asynccontextmanager
+async def locked(endpoint: Endpoint, workspace: str) -> AsyncIterator[tuple[Connection, Lock]]:
+    """A connection while the workspace's lock is held. Raises BackendUnavailable where another session holds it."""
+    async with connection(endpoint, patience_s=15) as opened:
+        await ledger.create(opened)
+        # A connection of its own: it must be renewed while a long flush is waited for.
+        async with connection(endpoint, patience_s=15) as beating:
+            lock = Lock(beating, workspace)
+            if not await lock.take():
+                raise BackendUnavailable(
+                    f'workspace "{workspace}" in backend "{endpoint.name}" is being written by another session of '
+                    "hybridrag",
+                    hint="wait for it to end, then run hybridrag apply",
+                )
+            try:
+                yield opened, lock
+            finally:
+                await lock.release()
+
+
 class MilvusWriterSession:
     """Async context manager: one connection, the workspace's lock, one writer."""
 
@@ -186,22 +211,7 @@ class MilvusWriterSession:
         collection_names(
             self._workspace, self._embedding
         )  # a name that cannot be is refused before anything is written
-        opened = await self._stack.enter_async_context(connection(self._endpoint, patience_s=15))
-        try:
-            await ledger.create(opened)
-            # A connection of its own: it must be renewed while a long flush is waited for.
-            beating = await self._stack.enter_async_context(connection(self._endpoint, patience_s=15))
-            lock = Lock(beating, self._workspace)
-            if not await lock.take():
-                raise BackendUnavailable(
-                    f'workspace "{self._workspace}" in backend "{self._endpoint.name}" is being written by another '
-                    "session of hybridrag",
-                    hint="wait for it to end, then run hybridrag apply",
-                )
-            self._stack.push_async_callback(lock.release)
-        except BaseException:
-            await self._stack.aclose()
-            raise
+        opened, lock = await self._stack.enter_async_context(locked(self._endpoint, self._workspace))
         return MilvusWriter(
             opened,
             lock,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import asyncpg
@@ -12,6 +12,7 @@ from hybridrag.errors import PlanRefused
 from hybridrag.model.data import EDGE_SEPARATOR, Batch, Slot
 from hybridrag.model.ports import Embedding
 
+from . import keeping
 from .client import connection, while_open
 from .copy_binary import Decoder, Encoder, RowSplitter
 from .endpoint import Endpoint
@@ -45,6 +46,7 @@ class PostgresMending:
     embedding: Embedding
     slots: frozenset[Slot]
     index: VectorIndexSpec
+    create_schema: Callable[[], Awaitable[None]]
 
     def table(self, namespace: str) -> str:
         return table_name(namespace, self.embedding)
@@ -84,6 +86,9 @@ class PostgresMending:
             await opened.copy_from_query(query, self.workspace, *chosen, output=sink, format="binary")
         return decoder.decode(rows, len(rows))
 
+    async def reclaim(self, migration_id: str) -> None:
+        await keeping.reclaim(self.endpoint, self.workspace, self.slots, migration_id, self.create_schema)
+
     def open(self, migration_id: str) -> PostgresPatcherSession:
         return PostgresPatcherSession(self, migration_id)
 
@@ -96,7 +101,10 @@ class PostgresPatcher:
         self._mending = mending
 
     async def put(self, batch: Batch) -> None:
-        """Through a temporary table, because an edge hangs on its node: a node must be updated, never removed."""
+        """Through a temporary table, because an edge hangs on its node: a node must be updated, never removed.
+
+        A column that has no field (when a node was written) takes its default.
+        """
         name, workspace = batch.namespace, self._mending.workspace
         encoder = Encoder(self._mending.shape(name), workspace)
         data = encoder.encode(batch)

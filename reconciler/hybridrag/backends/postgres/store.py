@@ -10,6 +10,7 @@ from hybridrag.model.data import ALL_SLOTS, Batch, Slot, streams_of
 from hybridrag.model.facts import Facts
 from hybridrag.model.ports import Embedding, Examination, Glance, Recall, SchemaMaker, Selection, Store
 
+from . import keeping
 from .building import Budget
 from .client import connection
 from .endpoint import Endpoint
@@ -113,6 +114,7 @@ class PostgresStore:
             embedding=self._embedding,
             slots=self._slots,
             index=self._index,
+            create_schema=lambda: self._schema.create(self.selection(), self._embedding),
         )
 
     async def recall(self, sample: int = SAMPLE) -> Recall | None:
@@ -148,6 +150,9 @@ class PostgresStore:
                     "meanwhile; nothing was switched",
                     hint="give the database another workspace in the spec, then run hybridrag plan",
                 )
+
+    async def destroy_kept(self, migration_id: str | None) -> None:
+        await keeping.destroy(self._endpoint, self._workspace, self._embedding, self._slots, migration_id)
 
     async def close(self) -> None:
         """Connections live only as long as the call that needs them."""

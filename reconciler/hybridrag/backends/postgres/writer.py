@@ -97,7 +97,8 @@ class PostgresWriter:
             if owner_of(mark.migration_id) != owner_of(self._task.migration_id):
                 raise self._in_use("it holds the unfinished copy of another database")
         whole = set(marks) == self._task.slots
-        if marks and not (whole and all(map(self._goes_on, marks.values()))):
+        ours = whole and all(map(self._goes_on, marks.values()))
+        if (marks and not ours) or (not marks and self._task.replaces):
             await self._clear(marks)
             marks = {}
         if not marks:
@@ -161,7 +162,7 @@ class PostgresWriter:
     async def _begin(self) -> None:
         """Have the tables made and note the migration; one writer at a time, as LightRAG's start bears no other."""
         busy = f'another session of hybridrag is creating tables in backend "{self._task.endpoint.name}"'
-        await _take(self._ledger.lock_schema, SCHEMA_PATIENCE_S, busy)
+        await take(self._ledger.lock_schema, SCHEMA_PATIENCE_S, busy)
         await self._refuse_another_index()
         await self._create_schema()
         await self._refuse_another_column()
@@ -188,7 +189,9 @@ class PostgresWriter:
             # First, and locking its rows: a copy that is switched to at this moment must stay.
             if not await self._ledger.forget(marks, kept=self._task.replaces):
                 raise self._in_use("another run has switched to it meanwhile")
-            for namespace in sorted(streams_of(marks), key=lambda name: name != "edges"):
+            # Kept rows that no migration of ours wrote have no mark.
+            cleared = streams_of(marks or self._task.slots)
+            for namespace in sorted(cleared, key=lambda name: name != "edges"):
                 table = self._table(namespace)
                 if await self._opened.fetchval("SELECT to_regclass($1)", table):
                     await self._opened.execute(f"DELETE FROM {table} WHERE workspace = $1", self._workspace)
@@ -252,7 +255,7 @@ class PostgresWriter:
             raise self._in_use("another run has taken it over meanwhile")
 
 
-async def _take(lock: Callable[[], Awaitable[bool]], patience_s: float, busy: str) -> None:
+async def take(lock: Callable[[], Awaitable[bool]], patience_s: float, busy: str) -> None:
     """Ask for a lock until it is ours. Raises BackendUnavailable when `patience_s` is over."""
     deadline = time.monotonic() + patience_s
     while not await lock():
@@ -292,7 +295,7 @@ class PostgresWriterSession:
             connection(task.endpoint, purpose="writer", read_only=False, patience_s=15)
         )
         try:
-            await _take(
+            await take(
                 Ledger(opened, task.workspace, task.slots).lock,
                 LOCK_PATIENCE_S,
                 f'workspace "{task.workspace}" in backend "{task.endpoint.name}" is being written by another '

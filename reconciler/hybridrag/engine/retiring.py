@@ -1,0 +1,185 @@
+"""The end of the way back: which kept copies may be deleted. The plan is made here; `actions/retire.py` deletes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from hybridrag.errors import BackendUnavailable, PlanRefused, SpecInvalid
+from hybridrag.model.data import Slot
+from hybridrag.model.facts import Facts, Observation, digest_of
+from hybridrag.model.plan import Hazard, HazardKind, Move, Plan, Step
+from hybridrag.model.ports import Backend
+from hybridrag.model.wanted import Wanted
+from hybridrag.planner import in_use, store_thing
+from hybridrag.planner.stores import total
+
+from .kept import Kept, kept_of
+from .planning import Planned
+from .world import World
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doomed:
+    """A kept copy that is to be deleted: records and bytes as they are now. `changed`: not as it was left."""
+
+    kept: Kept
+    records: int
+    bytes: int | None
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retirement:
+    """The plan and what it deletes; `early` is kept longer."""
+
+    planned: Planned
+    doomed: tuple[Doomed, ...]
+    early: tuple[Kept, ...]
+
+
+async def plan_retirement(
+    world: World, item: Wanted, now: datetime, *, hurry: bool, allowed: Sequence[HazardKind] = ()
+) -> Retirement:
+    """Read-only; `hurry` does not wait for the end of the window. Raises PlanRefused, BackendUnavailable, NotFound.
+
+    Nothing to delete gives an empty plan.
+    """
+    kept = kept_of(world, item)
+    if kept and item.prevent_destroy:
+        raise PlanRefused(
+            f'database "{item.database}": lifecycle.prevent_destroy forbids to delete what is kept of it',
+            hint=f"if it is meant: databases.{item.database}.lifecycle.prevent_destroy: false, then again",
+        )
+    due = [each for each in kept if hurry or each.retiring or each.until <= now]
+    early = tuple(each for each in kept if each not in due)
+    if early and not due:
+        until = min(each.until for each in early)
+        raise PlanRefused(
+            f'database "{item.database}": {", ".join(each.shown for each in early)} is kept until {until:%Y-%m-%d %H:%M}Z',
+            hint=f"hybridrag retire {item.database} --now deletes it today, and with it the way back",
+        )
+    steps, moves, doomed = [], {}, []
+    facts: dict[str, Facts] = {}
+    serving = in_use(world.pointer.current(item.database))
+    for each in due:
+        _refuse_serving(world, item, each)
+        found = await _look(world, item, each)
+        await _refuse_only_copy(world, item, each, found)
+        one = _doomed(each, found)
+        if one.changed and HazardKind.OTHER_DATA not in allowed:
+            raise PlanRefused(
+                f'database "{item.database}": what is kept in "{each.backend}" is not as it was left: it was written since',
+                hint="find out who writes it; if nothing there is needed: --allow other_data",
+            )
+        move = Move(
+            id=f"{item.database}@{each.name}:{'+'.join(slot.value for slot in each.slots)}",
+            database=item.database,
+            slots=each.slots,
+            source=each.name,
+            target=world.holder(serving[each.slots[0]]).name,
+            workspace=item.workspace,
+            fingerprint=str(found.get("fingerprint") or ""),
+            migration_id=str(found.get("migration") or ""),
+        )
+        moves[move.id] = move
+        facts[store_thing(item.database, each.name, each.slots)] = found
+        doomed.append(one)
+        steps.append(
+            Step(
+                id=f"retire.{move.id}",
+                verb="retire",
+                target=move.id,
+                summary=f"delete {one.records:,} records kept in {each.shown}",
+                reason="the time it is kept is over" if each.until <= now else "asked for before its time",
+                records=one.records,
+                bytes=one.bytes,
+                hazards=(Hazard(kind=HazardKind.OTHER_DATA, detail="it was written since it was left"),)
+                if one.changed
+                else (),
+            )
+        )
+    observation = Observation(facts=facts)
+    plan = Plan(
+        environment=world.environment,
+        spec_digest=world.spec_digest,
+        observation_digest=observation.digest,
+        steps=tuple(steps),
+        moves=moves,
+    )
+    planned = Planned(plan=plan, observation=observation, items=(item,))
+    return Retirement(planned=planned, doomed=tuple(doomed), early=early)
+
+
+async def _look(world: World, item: Wanted, kept: Kept) -> Facts:
+    server, _ = await world.holder(kept.name).observe()
+    if not server.get("reachable"):
+        hint = server.get("hint")
+        raise BackendUnavailable(str(server.get("problem")), hint=str(hint) if hint else None)
+    facts, _ = await world.store(item, kept.name, frozenset(kept.slots)).observe()
+    return facts
+
+
+def _doomed(kept: Kept, found: Facts) -> Doomed:
+    size = found.get("bytes")
+    # A deletion or a rollback of ours that was cut off has changed it as well.
+    ours = kept.retiring or found.get("state") in ("copied", "verified")
+    present = bool(found.get("exists"))
+    return Doomed(
+        kept=kept,
+        records=total(found, kept.slots),
+        bytes=size if isinstance(size, int) else None,
+        changed=present and not ours and kept.fingerprint != found.get("fingerprint"),
+    )
+
+
+def _refuse_serving(world: World, item: Wanted, kept: Kept) -> None:
+    """Raises PlanRefused where the place serves a database of this spec, under whatever name."""
+    doomed = _place(world.holder(kept.name), item)
+    for other in world.wanted.values():
+        with contextlib.suppress(SpecInvalid):
+            serving = world.serving(other)
+            slot: Slot
+            for slot in kept.slots:
+                if _place(serving[slot], other) == doomed:
+                    raise PlanRefused(
+                        f'database "{item.database}": what is kept in "{kept.backend}" serves database '
+                        f'"{other.database}" now ({slot.value})',
+                        hint="hybridrag status shows what serves what",
+                    )
+
+
+async def _refuse_only_copy(world: World, item: Wanted, kept: Kept, found: Facts) -> None:
+    """Raises where what serves cannot be seen, holds nothing, or is the same place under another name."""
+    serving = in_use(world.pointer.current(item.database))
+    for name in dict.fromkeys(serving[slot] for slot in kept.slots):
+        slots = frozenset(slot for slot in kept.slots if serving[slot] == name)
+        backend = world.holder(name)
+        server, _ = await backend.observe()
+        if not server.get("reachable"):
+            raise BackendUnavailable(
+                f'backend "{backend.name}", which serves database "{item.database}", cannot be asked: '
+                f"{server.get('problem')}; nothing was deleted",
+                hint="hybridrag health",
+            )
+        facts, _ = await world.store(item, name, slots).observe()
+        same = found.get("fingerprint") is not None and facts.get("fingerprint") == found.get("fingerprint")
+        if same or (found.get("exists") and not facts.get("exists")):
+            why = "is the same place as" if same else "holds nothing of it, unlike"
+            raise PlanRefused(
+                f'database "{item.database}": backend "{backend.name}", which serves it, {why} what is kept in '
+                f'"{kept.backend}"; nothing was deleted',
+                hint="hybridrag status shows what serves what",
+            )
+
+
+def _place(backend: Backend, item: Wanted) -> tuple[str, str]:
+    """Identity of the place where a backend keeps a database."""
+    if backend.type == "json":
+        return "json", os.path.realpath(item.path)
+    config = backend.registry_config(item.workspace)
+    address = {key: value for key, value in config.items() if not key.endswith(("_user", "_type"))}
+    return backend.type, digest_of([address, item.workspace])
