@@ -47,6 +47,7 @@ def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
             placement={slot: _place(backends[held]) for slot, held in database.placement().items()},
             embedding=Embedding(model=database.embedding.model, dim=database.embedding.dim),
             batch=database.migration.batch,
+            quarantine=database.migration.on_bad_record == "quarantine",
             thresholds=environment.thresholds(name),
             prevent_destroy=environment.prevent_destroy(name),
             function=database.embedding.function,

@@ -36,7 +36,7 @@ class Context:
     """The world of one step.
 
     `parts` are what the step is about: one part, or for a step of the whole database all of its moving parts.
-    `placement` is where each slot of the database is wanted; `backend` is what a provision step is about.
+    `quarantine`: records that a target cannot hold are put aside. `placement` is where each slot of the database is wanted; `backend` is what a provision step is about.
     """
 
     run: str
@@ -48,6 +48,7 @@ class Context:
     workspace: str
     embedding: Embedding
     batch: int
+    quarantine: bool
     placement: Mapping[Slot, Backend]
     memory: Memory
     pointer: Pointer

@@ -8,6 +8,7 @@ from hybridrag.migrate.progress import Meter
 from hybridrag.model.events import Warned
 from hybridrag.model.plan import HazardKind
 
+from .bad_records import left_out_of
 from .base import Context
 from .room import stopped_before_full
 
@@ -21,7 +22,7 @@ class Migrate:
         part = context.part
         facts, _ = await part.target.observe()
         if facts.get("migration") == part.move.migration_id and facts.get("state") in DONE:
-            return f'{part.total:,} records in backend "{part.target.backend}"'
+            return f'{part.total - left_out_of(context).total:,} records in backend "{part.target.backend}"'
         return None
 
     async def do(self, context: Context) -> None:
@@ -30,14 +31,14 @@ class Migrate:
 
     async def _copy(self, context: Context) -> None:
         part = context.part
-        move, total = part.move, part.total
-        reader = part.source.reader()
+        move, left_out = part.move, left_out_of(context)
+        reader, total = left_out.of(part.source.reader()), part.total - left_out.total
         fingerprint = await reader.fingerprint()
         if fingerprint != move.fingerprint:
             raise changed(move.database)
         async with part.target.open_writer(move.migration_id, fingerprint, replaces=move.replaces) as writer:
             done = await writer.prepare()
-            if before := sum(done.values()):
+            if before := sum(count - left_out.before(name, count) for name, count in done.items()):
                 message = f"resuming: {before:,} of {total:,} records were committed before"
                 context.emit(Warned(step=context.step.id, message=message))
             meter = Meter(context.emit, context.step.id, "copying", total, start=before)

@@ -6,13 +6,15 @@ never write. Implementations live in `backends/<engine>`.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from hybridrag.errors import HybridragError
 
-from .data import ALL_SLOTS, Batch, Slot
+from .data import ALL_SLOTS, BadRecord, Batch, Slot
 from .facts import Facts
 from .room import Room
 
@@ -61,12 +63,14 @@ class Examination:
     """What a target says of records before they are written.
 
     `refused` maps a namespace and key to the reason the target cannot hold the record; `lost` counts,
-    per namespace and field, values that the target has no place for.
+    per namespace and field, values that the target has no place for. `left_out` are the positions of all refused
+    records by namespace, as `BadRecord` counts them, in any order; filled by whoever reads a whole source.
     """
 
     refused: list[tuple[str, str, str]] = field(default_factory=list)
     refused_total: int = 0
     lost: dict[tuple[str, str], int] = field(default_factory=dict)
+    left_out: dict[str, array[int]] = field(default_factory=dict)
 
     def refuse(self, namespace: str, key: str, reason: str, *, keep: int = 20) -> None:
         """Note one record; only the first `keep` are listed, all are counted."""
@@ -80,6 +84,8 @@ class Examination:
         self.refused_total += other.refused_total
         for key, count in other.lost.items():
             self.lost[key] = self.lost.get(key, 0) + count
+        for name, positions in other.left_out.items():
+            self.left_out.setdefault(name, array("Q")).extend(positions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,7 +339,28 @@ class Memory(Protocol):
 
     def digests(self, migration: str) -> dict[str, bytes]: ...
 
-    def drop_digests(self, migration: str) -> None: ...
+    def drop_digests(self, migration: str) -> None:
+        """And the positions of what was left out."""
+        ...
+
+    def put_left_out(self, migration: str, positions: dict[str, bytes]) -> None:
+        """Keep which records of a source stay behind, by stream (`migrate.leaving_out`)."""
+        ...
+
+    def left_out(self, migration: str) -> dict[str, bytes]: ...
+
+    def quarantine(
+        self, database: str, migration: str
+    ) -> AbstractContextManager[Callable[[BadRecord], None]]:
+        """Takes bad records; leaving it puts them, all at once, in the place of those that were there before.
+
+        Left by an exception it changes nothing.
+        """
+        ...
+
+    def quarantine_file(self, database: str, migration: str) -> str | None:
+        """Where they can be read; None where there are none."""
+        ...
 
     def open_pause(self, database: str, run: str, fingerprint: str | None) -> None: ...
 

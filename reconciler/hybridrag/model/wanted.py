@@ -51,7 +51,8 @@ def in_words(names: Mapping[Slot, str]) -> str:
 class Wanted:
     """One database. `path` is absolute; `batch` is in records; `function` names the embedding function.
 
-    `prevent_destroy`: the server that holds it may not be replaced or left behind.
+    `prevent_destroy`: the server that holds it may not be replaced or left behind. `quarantine`: records that the
+    target cannot hold are put aside; otherwise they stop the migration.
     """
 
     database: str
@@ -63,6 +64,7 @@ class Wanted:
     thresholds: Thresholds = Thresholds()
     prevent_destroy: bool = False
     function: str | None = None
+    quarantine: bool = False
 
     @property
     def backend(self) -> str:

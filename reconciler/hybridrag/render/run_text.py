@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from hybridrag.model.events import Event, RunDone, StepDone, StepFailed, StepStarted, Warned
+from hybridrag.model.events import Event, Quarantined, RunDone, StepDone, StepFailed, StepStarted, Warned
 from hybridrag.model.events import Progress as ProgressEvent
 
 from .units import duration, size
@@ -48,7 +48,7 @@ class RunDisplay:
             return
         if isinstance(event, (StepDone, StepFailed)):
             self._end_bar()
-        if self._quiet and not isinstance(event, (StepFailed, Warned, RunDone)):
+        if self._quiet and not isinstance(event, (StepFailed, Warned, Quarantined, RunDone)):
             return
         if isinstance(event, StepStarted) and self._out.is_terminal:
             self._start_bar(event.step, event.summary)
@@ -62,7 +62,18 @@ class RunDisplay:
             self._out.print(f"  [bad]✗[/] [verb]{escape(event.step)}[/]  failed")
         elif isinstance(event, Warned):
             self._out.print(f"    [warn]![/] {escape(event.message)}")
-        elif isinstance(event, RunDone) and event.outcome != "done":
+        elif isinstance(event, Quarantined):
+            streams = ", ".join(f"{name} {count:,}" for name, count in event.streams.items())
+            self._out.print(
+                f"    [warn]![/] {event.records:,} {'record' if event.records == 1 else 'records'} cannot be held there "
+                f"({escape(streams)}), with their reasons in {escape(event.file)}"
+            )
+        elif isinstance(event, RunDone) and event.outcome == "done":
+            for name, records in event.quarantined.items():
+                self._out.print(
+                    f"\n[warn]![/] {escape(name)}: {records:,} left out, see the quarantine above"
+                )
+        elif isinstance(event, RunDone):
             serving = ", ".join(f"{name} by {backend}" for name, backend in event.serving.items())
             self._out.print(f"\n[verb]Still serving:[/] {escape(serving)}. The source is untouched.")
 
