@@ -112,7 +112,8 @@ def as_python_reads(
             position += 1
             yield item
     except (ValueError, RecursionError) as error:
-        raise malformed(path, position, error) from None
+        # Without the place that Python's parser names: it is one in our buffer.
+        raise malformed(path, position, getattr(error, "msg", error)) from None
 
 
 def read_kv(path: Path, namespace: str, *, skip: int, rows: int) -> Iterator[Batch]:
