@@ -345,21 +345,51 @@ def test_migrate_counts_them_for_programs(project: Project) -> None:
     assert all((project.data / file_of(namespace.name)).exists() for namespace in NAMESPACES)
 
 
-def test_fail_after_quarantine_refuses_and_a_lost_file_is_written_again(project: Project) -> None:
-    """What was examined for one answer does not serve for the other; and no count stands without its records."""
+def test_a_quarantine_that_cannot_be_written_stops_the_move(project: Project) -> None:
+    """Nothing is left out that is not kept somewhere."""
     QUARANTINE(project)
     spoil(project)
-    # A file in the way of the folder: the quarantine cannot be written, so nothing is moved.
     place = project.folder / "state" / "test" / "quarantine"
     place.parent.mkdir(parents=True)
-    place.write_text("x")
+    place.write_text("in the way")
     stopped = project.run(*APPLY)
     assert stopped.returncode == 4, stopped.stdout
     assert "the quarantine" in words(stopped.stderr)
     assert "Traceback" not in stopped.stderr
     assert steps_begun(project)[-1] == "validate"
     place.unlink()
-    spec("host: 127.0.0.1", "host: 127.0.0.1 # the same")(project)
     assert "in quarantine" in project.ok(*APPLY)
+    assert len(held(project)) == 1
+
+
+def test_fail_after_quarantine_a_lost_file_and_what_is_written_later(project: Project) -> None:
+    """An examination serves for one answer and beside its file only; a catch-up puts new bad records aside as well."""
+    QUARANTINE(project)
+    spoil(project)
+    writing = project.data / "kv_store_doc_status.json.tmp.4711.1"
+    writing.write_text("{")  # a writer in the middle of a flush: the run goes as far as the pause
+    assert project.run(*APPLY).returncode == 5
     (path,) = held(project)
-    assert len(lines(path)) > 4
+    whole = path.read_bytes()
+
+    path.unlink()
+    assert project.run(*APPLY).returncode == 5
+    assert path.read_bytes() == whole
+
+    spec("on_bad_record: quarantine", "on_bad_record: fail")(project)
+    refused = project.run(*APPLY)
+    assert (refused.returncode, steps_begun(project)[-1]) == (4, "validate"), refused.stdout
+    spec("on_bad_record: fail", "on_bad_record: quarantine")(project)
+
+    kv("full_entities", lambda w: w.update({"doc-good": first(w), "doc-\udfff": first(w)}))(project)
+    kv("full_docs", lambda w: first(w).update(content="repaired"))(project)
+    writing.unlink()
+    done = project.run(*APPLY)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found, before = lines(path), [json.loads(line) for line in whole.splitlines()]
+    assert {line["key"] for line in found} - {line["key"] for line in before} == {"doc-\udfff"}
+    assert [line["stream"] for line in before if line not in found] == ["full_docs"]
+    assert project.dsn is not None
+    assert rows_held(project.dsn) + len(found) == RECORDS + 3
+    assert done_event(project)["quarantined"] == {"notes": len(found)}
+    assert f"! {len(found)} records of the source cannot" in words(project.ok("verify", "notes"))
