@@ -65,14 +65,12 @@ class RunDisplay:
         elif isinstance(event, Quarantined):
             streams = ", ".join(f"{name} {count:,}" for name, count in event.streams.items())
             self._out.print(
-                f"    [warn]![/] {event.records:,} {'record' if event.records == 1 else 'records'} cannot be held there "
-                f"({escape(streams)}), with their reasons in {escape(event.file)}"
+                f"    [warn]![/] {_records(event.records)} cannot be held there ({escape(streams)}); with the reasons "
+                f"in {escape(event.file)}"
             )
         elif isinstance(event, RunDone) and event.outcome == "done":
-            for name, records in event.quarantined.items():
-                self._out.print(
-                    f"\n[warn]![/] {escape(name)}: {records:,} left out, see the quarantine above"
-                )
+            for name, count in event.quarantined.items():
+                self._out.print(f"\n[warn]![/] {escape(name)}: {_records(count)} left out, in quarantine")
         elif isinstance(event, RunDone):
             serving = ", ".join(f"{name} by {backend}" for name, backend in event.serving.items())
             self._out.print(f"\n[verb]Still serving:[/] {escape(serving)}. The source is untouched.")
@@ -106,3 +104,7 @@ class RunDisplay:
             told.append(f"{duration(event.eta_s)} left")
         total = event.total or None
         self._bars.update(self._bar[2], completed=event.records, total=total, told="  ".join(told))
+
+
+def _records(count: int) -> str:
+    return f"{count:,} {'record' if count == 1 else 'records'}"
