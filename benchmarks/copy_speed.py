@@ -31,8 +31,9 @@ from hybridrag.backends.postgres.rows import Shape
 from hybridrag.backends.postgres.store import PostgresStore
 from hybridrag.backends.postgres.tables import table_name
 from hybridrag.migrate.copying import copy
+from hybridrag.migrate.examining import examine_source
 from hybridrag.migrate.progress import Meter
-from hybridrag.migrate.verifying import compare, examine_source
+from hybridrag.migrate.verifying import compare
 from hybridrag.model.data import NAMESPACES
 from hybridrag.model.ports import Embedding
 

@@ -16,7 +16,8 @@ from hybridrag.backends.postgres.backend import PostgresBackend
 from hybridrag.backends.postgres.spec import PostgresSpec, TlsSpec
 from hybridrag.engine import World
 from hybridrag.journal import known_counts
-from hybridrag.model.ports import Backend, Embedding, Halter
+from hybridrag.model.ports import Backend, Embedding
+from hybridrag.model.services import Halter
 from hybridrag.model.wanted import Place, Wanted
 from hybridrag.spec import CommandWriterSpec, LoadedSpec
 
@@ -48,6 +49,7 @@ def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
             placement={slot: _place(backends[held]) for slot, held in database.placement().items()},
             embedding=Embedding(model=database.embedding.model, dim=database.embedding.dim),
             batch=database.migration.batch,
+            quarantine=database.migration.on_bad_record == "quarantine",
             thresholds=environment.thresholds(name),
             prevent_destroy=environment.prevent_destroy(name),
             pausable=database.writer.kind != "none",

@@ -26,7 +26,8 @@ from hybridrag.backends.json.store import JsonReader, JsonStore
 from hybridrag.backends.postgres.backend import PostgresBackend
 from hybridrag.backends.postgres.spec import PostgresSpec
 from hybridrag.errors import BackendUnavailable, PlanRefused
-from hybridrag.migrate.verifying import compare, examine_source
+from hybridrag.migrate.examining import examine_source
+from hybridrag.migrate.verifying import compare
 from hybridrag.model.data import BY_NAME, NAMESPACES, Batch, Slot
 from hybridrag.model.ports import Embedding, Examination
 from tests.conftest import DIM, EXAMPLE, OLD_DATABASE, Server, digests

@@ -25,8 +25,9 @@ from hybridrag.backends.milvus.store import MilvusStore
 from hybridrag.errors import BackendUnavailable, PlanRefused
 from hybridrag.migrate.copying import copy
 from hybridrag.migrate.digest import canonical_bytes
+from hybridrag.migrate.examining import examine_source
 from hybridrag.migrate.progress import Meter
-from hybridrag.migrate.verifying import Report, compare, examine_source
+from hybridrag.migrate.verifying import Report, compare
 from hybridrag.model.data import Batch, Slot
 from hybridrag.model.ports import Embedding, Examination, Reader
 from tests.conftest import DIM, EXAMPLE, OLD_DATABASE, ROOT, clean_environment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Iterator
@@ -25,10 +26,14 @@ from hybridrag.backends.postgres.rows import printable
 from hybridrag.backends.postgres.spec import PostgresSpec
 from hybridrag.backends.postgres.store import PostgresStore
 from hybridrag.backends.postgres.tables import BTREE_TEXT_BYTES, SEPARATOR, TABLES, Column, Kind, table_name
+from hybridrag.journal.quarantine import line
 from hybridrag.migrate.copying import copy
 from hybridrag.migrate.digest import canonical_bytes, digest_stream
+from hybridrag.migrate.examining import examine_source
+from hybridrag.migrate.leaving_out import LeftOut
 from hybridrag.migrate.progress import Meter
-from hybridrag.model.data import BY_NAME, EDGE_SEPARATOR, NAMESPACES, Batch, Slot
+from hybridrag.migrate.verifying import compare
+from hybridrag.model.data import BY_NAME, EDGE_SEPARATOR, NAMESPACES, BadRecord, Batch, Fault, Slot
 from hybridrag.model.ports import Embedding, Examination
 from tests.conftest import Server
 
@@ -52,6 +57,26 @@ class One:
 
     async def fingerprint(self) -> str:
         return "fingerprint"
+
+
+class Some:
+    """A reader of some streams, of each in batches of any size."""
+
+    def __init__(self, streams: dict[str, Batch]) -> None:
+        self._streams = streams
+
+    async def read(self, namespace: str, *, skip: int = 0, rows: int = 1000) -> AsyncIterator[Batch]:
+        whole = self._streams[namespace]
+        for start in range(skip, len(whole), rows):
+            part = whole.only(range(start, min(start + rows, len(whole))))
+            part.position = start + len(part)
+            yield part
+
+    async def fingerprint(self) -> str:
+        return "fingerprint"
+
+    async def unfinished(self) -> list[str]:
+        return []
 
 
 @dataclass
@@ -291,6 +316,76 @@ def test_a_hostile_record_is_refused_with_a_reason_or_comes_back_as_examined(
 ) -> None:
     """NUL, lone surrogates, NaN, wrong types, too long, too deep: named before anything is written, or harmless."""
     _same_after_a_round_trip(target, data.draw(batches(namespace, good=False)))
+
+
+@st.composite
+def _with_doubles(draw: st.DrawFn, namespace: str) -> Batch:
+    """Any records, some keys of them again with other fields, some of them no records at all."""
+    batch = draw(batches(namespace, good=draw(st.booleans())))
+    again = draw(st.lists(st.sampled_from(range(len(batch))), max_size=3))
+    order = draw(st.permutations([*range(len(batch)), *again]))
+    found = batch.only(order) if again else batch
+    found.fields = [dict(fields) for fields in found.fields]
+    found.position = len(found)
+    for index in draw(st.sets(st.sampled_from(range(len(found))), max_size=1)):
+        found.faults[index] = Fault(reason="it is no record", record=draw(any_json))
+    return found
+
+
+@pytest.mark.parametrize("namespace", NAMES)
+@FAST
+@given(data=st.data())
+def test_every_record_is_in_the_target_or_in_the_quarantine_with_its_reason(
+    namespace: str, target: Target, data: st.DataObject
+) -> None:
+    """Hostile records, ids that stand twice, edges to nowhere: nothing is lost, nothing is in both, the rest is equal."""
+    streams = {namespace: data.draw(_with_doubles(namespace))}
+    if namespace == "edges":
+        ends = {end for key in streams["edges"].keys for end in key.split(EDGE_SEPARATOR)}
+        nodes = data.draw(st.lists(st.sampled_from(sorted(ends)), unique=True))
+        fields = [data.draw(st.sampled_from([{}, {"rank": float("nan")}])) for _ in nodes]
+        streams = {
+            "nodes": Batch(namespace="nodes", position=len(nodes), keys=nodes, fields=fields),
+            **streams,
+        }
+    source, rows = Some(streams), data.draw(st.integers(1, 4))
+    meter = Meter(lambda event: None, "test", "test", 0)
+    bad: list[BadRecord] = []
+    expected, found = target.run(examine_source(source, target.store, streams, rows, meter, bad.append))
+    left_out = LeftOut.from_bytes(LeftOut(found.left_out).to_bytes())
+    assert left_out.total == len(bad) == found.refused_total
+    rest = left_out.of(source)
+    target.clear(*(("edges", "nodes") if BY_NAME[namespace].slot is Slot.GRAPH else (namespace,)))
+    target.run(copy(rest, target.writer, streams, {}, rows, meter))
+    report = target.run(compare(rest, target.store, target.store.reader(), expected, rows, meter))
+    assert report.equal, report
+    assert report.records + len(bad) == sum(map(len, streams.values()))
+    for record in bad:
+        assert record.reason.isprintable()
+        whole, index = streams[record.namespace], record.position - 1
+        assert record.key == whole.keys[index]
+        told = _read_again(line(record))
+        kept = whole.faults[index].record if index in whole.faults else whole.fields[index]
+        if told is not None:
+            assert (told["stream"], told["key"], told["reason"]) == (
+                record.namespace,
+                record.key,
+                record.reason,
+            )
+            assert repr(told["record"]) == repr(kept)
+            if whole.vectors is not None:
+                assert np.array_equal(np.float32(told["vector"]), whole.vectors[index], equal_nan=True)
+    assert len({(record.namespace, record.position) for record in bad}) == len(bad)
+
+
+def _read_again(text: bytes) -> Any:
+    """A line of the quarantine as Python reads it; None where it is nested too deep for that."""
+    assert text.endswith(b"\n")
+    assert text.count(b"\n") == 1
+    try:
+        return json.loads(text)
+    except RecursionError:
+        return None
 
 
 @pytest.mark.parametrize("namespace", NAMES)

@@ -14,8 +14,9 @@ from hybridrag.api import apply, load, plan
 from hybridrag.backends.postgres.tables import TABLES, table_name
 from hybridrag.engine import World, verify_database
 from hybridrag.migrate.digest import NamespaceDigest
+from hybridrag.migrate.examining import examine_source
 from hybridrag.migrate.progress import Meter
-from hybridrag.migrate.verifying import Difference, Report, compare, examine_source
+from hybridrag.migrate.verifying import Difference, Report, compare
 from hybridrag.model.data import BY_NAME, EDGE_SEPARATOR, NAMESPACES, Slot
 from tests.conftest import Project
 

@@ -317,6 +317,16 @@ CASES = {
         vdb("chunks", lambda whole: whole["data"][0].update(vector="eJw")),
         4, ("vdb_chunks.json", "cannot be decoded", "-chunk-000"), "validate",
     ),
+    # between records
+    "id twice in a kv file": Case(
+        lambda p: twice_in_kv(p), 4, ("text_chunks holds a record twice", "(record 1)", "on_bad_record: quarantine"), "validate"
+    ),
+    "id twice in a vector file": Case(
+        vdb("chunks", lambda whole: twice_in_vdb(whole)), 4, ("chunks holds a record twice", "record 1 has"), "validate"
+    ),
+    "edge to nowhere": Case(
+        edit(GRAPH, 'target="', 'target="Nobody '), 4, ("Nobody ", "a node that does not exist", "edges"), "validate"
+    ),
     # records that Postgres cannot hold
     "NUL": Case(
         kv("full_docs", lambda whole: first(whole).update(content="a\x00b")),
@@ -545,35 +555,6 @@ def test_a_damaged_plan_file_is_not_carried_out(untouched: Project, server: Serv
 
 
 # --- found while applying: nothing is switched, and the way on is open ---
-
-
-def test_what_only_the_copy_can_find_stops_it(project: Project) -> None:
-    """A doubled id and an edge to nowhere are named; the JSON files go on serving; once repaired, apply starts over and succeeds."""
-    good = {path.name: path.read_bytes() for path in project.data.iterdir()}
-    twice = next(iter(json.loads(good["kv_store_text_chunks.json"])))
-    faults = (
-        (twice_in_kv, "text_chunks holds a record twice", twice, "remove the duplicate"),
-        (vdb("chunks", twice_in_vdb), "chunks holds a record twice", twice, "remove the duplicate"),
-        (
-            edit(GRAPH, 'target="', 'target="Nobody '),
-            "a node that does not exist",
-            "Nobody ",
-            "remove the edge",
-        ),
-    )
-    for spoil, *says in faults:
-        spoil(project)
-        before = digests(project.data)
-        assert_refused(apply(project), 4, *says)
-        assert digests(project.data) == before
-        assert "switch" not in steps_begun(project)
-        assert steps_begun(project)[-1] == "migrate"
-        assert serving(project) is None
-        assert "notes files" in words(project.ok("status"))
-        for name, content in good.items():
-            (project.data / name).write_bytes(content)
-    assert "0 missing, 0 extra, 0 different" in apply(project).stdout
-    assert serving(project) == "pg"
 
 
 def test_a_source_that_is_written_meanwhile_is_never_switched(

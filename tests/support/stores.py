@@ -12,8 +12,9 @@ from hybridrag.backends.postgres.backend import PostgresBackend
 from hybridrag.backends.postgres.spec import PostgresSpec
 from hybridrag.backends.postgres.store import PostgresStore
 from hybridrag.migrate.copying import copy
+from hybridrag.migrate.examining import examine_source
 from hybridrag.migrate.progress import Meter
-from hybridrag.migrate.verifying import Report, compare, examine_source
+from hybridrag.migrate.verifying import Report, compare
 from hybridrag.model.data import ALL_SLOTS, Slot, streams_of
 from hybridrag.model.ports import Embedding, Reader, Store
 from tests.conftest import DIM, EXAMPLE, Server

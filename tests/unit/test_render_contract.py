@@ -48,9 +48,10 @@ EVENTS: list[events.Event] = [
     events.Progress(step="a", phase="copying", records=1, total=2, bytes=3, rate=None, eta_s=None),
     events.Progress(step="a", phase="copying", records=1, total=2, bytes=3, rate=1.5, eta_s=0),
     events.Warned(step="a", message="m"),
+    events.Quarantined(step="a", database="notes", records=2, streams={"edges": 2}, file="q.jsonl"),
     events.StepDone(step="a", outcome="done", seconds=1, detail="d"),
     events.StepFailed(step="a", code="error", message="m"),
-    events.RunDone(run="r", outcome="done", seconds=1.5, serving={"notes": "pg"}),
+    events.RunDone(run="r", outcome="done", seconds=1.5, serving={"notes": "pg"}, quarantined={"notes": 2}),
 ]
 
 

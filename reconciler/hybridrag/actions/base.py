@@ -10,7 +10,8 @@ from hybridrag.model.data import Slot, streams_of
 from hybridrag.model.events import Emit
 from hybridrag.model.facts import Facts
 from hybridrag.model.plan import HazardKind, Move, Step
-from hybridrag.model.ports import Backend, Embedding, Halter, Memory, Pointer, Store
+from hybridrag.model.ports import Backend, Embedding, Store
+from hybridrag.model.services import Halter, Memory, Pointer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,8 @@ class Context:
 
     `parts` are what the step is about: one part, or for a step of the whole database all of its moving parts.
     `placement` is where each slot of the database is wanted; `backend` is what a provision step is about. `halter`
-    stops whatever writes the database; None where nobody could be stopped.
+    stops whatever writes the database; None where nobody could be stopped. `quarantine`: records that a target cannot
+    hold are put aside.
     """
 
     run: str
@@ -50,6 +52,7 @@ class Context:
     workspace: str
     embedding: Embedding
     batch: int
+    quarantine: bool
     placement: Mapping[Slot, Backend]
     memory: Memory
     pointer: Pointer

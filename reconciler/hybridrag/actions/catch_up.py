@@ -8,10 +8,12 @@ from __future__ import annotations
 from hybridrag.errors import PlanRefused, SourceUnreadable, VerificationFailed
 from hybridrag.migrate.catching_up import apart, catch_up
 from hybridrag.migrate.digest import NamespaceDigest
+from hybridrag.migrate.examining import examine_source
+from hybridrag.migrate.leaving_out import LeftOut
 from hybridrag.migrate.progress import Meter
-from hybridrag.migrate.verifying import examine_source
 from hybridrag.model.events import Warned
 
+from .bad_records import keeping, left_out_of, quarantined
 from .base import Context, held_id
 from .migrate import changed
 
@@ -37,22 +39,29 @@ class CatchUp:
         reader = part.source.reader()
         fingerprint = await reader.fingerprint()
         if fingerprint == move.fingerprint:
-            wanted = _tables(context, move.examined_id)
+            wanted, left_out = _tables(context, move.examined_id), left_out_of(context)
         else:
             meter = Meter(context.emit, context.step.id, "reading the source", part.total)
-            wanted, found = await examine_source(reader, part.target, part.streams, context.batch, meter)
-            if found.refused_total:
-                space, key, why = found.refused[0]
-                raise SourceUnreadable(
-                    f'backend "{part.backend.name}" cannot hold {found.refused_total:,} records that were written '
-                    f'meanwhile: {space} "{key}": {why}',
-                    hint="repair or remove these records in the source, then run hybridrag apply again",
+            with keeping(context) as keep:
+                wanted, found = await examine_source(
+                    reader, part.target, part.streams, context.batch, meter, keep
                 )
+                if found.refused_total and not context.quarantine:
+                    space, key, why = found.refused[0]
+                    raise SourceUnreadable(
+                        f'backend "{part.backend.name}" cannot hold {found.refused_total:,} records that were written '
+                        f'meanwhile: {space} "{key}": {why}',
+                        hint="repair or remove these records in the source, then run hybridrag apply again",
+                    )
+            left_out = LeftOut(found.left_out)
+            quarantined(context, left_out)
         meter = Meter(context.emit, context.step.id, "catching up", 0)
         # From here on the tables in the journal do not tell what the target holds.
         context.memory.drop_digests(held_id(move.migration_id))
         async with mending.open(move.migration_id) as patcher:
-            delta = await catch_up(reader, part.target, mending, patcher, wanted, held, context.batch, meter)
+            delta = await catch_up(
+                left_out.of(reader), part.target, mending, patcher, wanted, held, context.batch, meter
+            )
         if await reader.fingerprint() != fingerprint:
             raise changed(move.database)
         if differing := apart(wanted, held):

@@ -6,10 +6,14 @@ import contextlib
 
 from hybridrag.errors import PlanRefused
 from hybridrag.migrate.copying import copy
+from hybridrag.migrate.examining import examine_source
+from hybridrag.migrate.leaving_out import LeftOut
 from hybridrag.migrate.progress import Meter
 from hybridrag.model.events import Warned
 from hybridrag.model.plan import HazardKind
+from hybridrag.model.ports import Reader
 
+from .bad_records import left_out_of
 from .base import Context, Part
 from .room import stopped_before_full
 
@@ -23,7 +27,7 @@ class Migrate:
         part = context.part
         facts, _ = await part.target.observe()
         if facts.get("migration") == part.move.migration_id and facts.get("state") in DONE:
-            return f'{part.total:,} records in backend "{part.target.backend}"'
+            return f'{part.total - left_out_of(context).total:,} records in backend "{part.target.backend}"'
         return None
 
     async def do(self, context: Context) -> None:
@@ -32,26 +36,39 @@ class Migrate:
 
     async def _copy(self, context: Context) -> None:
         part = context.part
-        move, total = part.move, part.total
-        # Where the writer is stopped only later, it may go on now: what it writes is caught up with.
-        live = context.halter is not None and part.backend.mends
-        source = part.source.reader()
+        move, left_out = part.move, left_out_of(context)
+        total, source = part.total - left_out.total, part.source.reader()
         fingerprint = await source.fingerprint()
-        if not live and fingerprint != move.fingerprint:
+        if not live(context) and fingerprint != move.fingerprint:
             raise changed(move.database)
         async with part.target.open_writer(move.migration_id, fingerprint, replaces=move.replaces) as writer:
             done = await writer.prepare()
-            if before := sum(done.values()):
+            if before := sum(count - left_out.before(name, count) for name, count in done.items()):
                 message = f"resuming: {before:,} of {total:,} records were committed before"
                 context.emit(Warned(step=context.step.id, message=message))
             meter = Meter(context.emit, context.step.id, "copying", total, start=before)
-            async with source.snapshot() if live else contextlib.nullcontext(source) as reader:
-                if done and await reader.fingerprint() != fingerprint:
-                    raise changed(move.database)
-                await copy(reader, writer, part.streams, done, context.batch, meter)
-                if not live and await reader.fingerprint() != fingerprint:
+            async with at_one_moment(context) as reader:
+                if await reader.fingerprint() != move.fingerprint:
+                    if done or not live(context):
+                        raise changed(move.database)
+                    # What stays behind was decided for another state: decide again.
+                    _, found = await examine_source(reader, part.target, part.streams, context.batch, meter)
+                    left_out = LeftOut(found.left_out)
+                await copy(left_out.of(reader), writer, part.streams, done, context.batch, meter)
+                if not live(context) and await reader.fingerprint() != fingerprint:
                     raise changed(move.database)
             await writer.finish(lambda phase: Meter(context.emit, context.step.id, phase, 0).tell())
+
+
+def live(context: Context) -> bool:
+    """Whether the source may be written during this step: its writer is stopped later, and what it writes caught up with."""
+    return context.halter is not None and context.part.backend.mends
+
+
+def at_one_moment(context: Context) -> contextlib.AbstractAsyncContextManager[Reader]:
+    """The source as it is to be read: where somebody may write it, by a snapshot."""
+    reader = context.part.source.reader()
+    return reader.snapshot() if live(context) else contextlib.nullcontext(reader)
 
 
 def _consent(context: Context) -> None:

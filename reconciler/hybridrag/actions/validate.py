@@ -1,20 +1,22 @@
 """Validate: can the target take this data? Asked before anything is paused or written.
 
 The server's version, extension and rights first, then one pass over the whole source: every record is
-formed as the target would hold it, what the target refuses is named, and the digests that `verify` will
-ask for are kept.
+formed as the target would hold it, what the target cannot hold is named or put aside, and the digests that
+`verify` will ask for are kept.
 """
 
 from __future__ import annotations
 
 from hybridrag.errors import PlanRefused, SourceUnreadable
+from hybridrag.migrate.examining import examine_source
+from hybridrag.migrate.leaving_out import LeftOut
 from hybridrag.migrate.progress import Meter
-from hybridrag.migrate.verifying import examine_source
 from hybridrag.model.plan import HazardKind
 from hybridrag.model.ports import Examination
 
+from .bad_records import keeping, left_out_of, quarantined
 from .base import Context, Part
-from .migrate import refuse_unfinished
+from .migrate import at_one_moment, live, refuse_unfinished
 from .room import refuse_without_room
 
 
@@ -29,35 +31,44 @@ class Validate:
             raise problems[0]
         await refuse_without_room(context)
         known = context.memory.digests(part.move.examined_id)
-        return f"{part.total:,} records fit" if set(known) == set(part.streams) else None
+        left_out = left_out_of(context)
+        file = context.memory.quarantine_file(context.database, part.move.migration_id)
+        if set(known) != set(part.streams) or (left_out.total and not (context.quarantine and file)):
+            return None
+        return f"{part.total - left_out.total:,} records fit{quarantined(context, left_out)}"
 
     async def do(self, context: Context) -> None:
         part = context.part
         if context.halter is None:
             await refuse_unfinished(context, part)
-        reader = part.source.reader()
         meter = Meter(context.emit, context.step.id, "examining", part.total)
-        tables, examination = await examine_source(reader, part.target, part.streams, context.batch, meter)
-        _accept(context, part, examination)
-        live = context.halter is not None and part.backend.mends
-        if not live and await reader.fingerprint() != part.move.fingerprint:
-            raise PlanRefused(
-                f'database "{context.database}" was written while it was examined',
-                hint="stop whatever writes it, then run hybridrag apply again",
-            )
+        async with at_one_moment(context) as reader:
+            with keeping(context) as keep:
+                tables, examination = await examine_source(
+                    reader, part.target, part.streams, context.batch, meter, keep
+                )
+                _accept(context, part, examination)
+                if not live(context) and await reader.fingerprint() != part.move.fingerprint:
+                    raise PlanRefused(
+                        f'database "{context.database}" was written while it was examined',
+                        hint="stop whatever writes it, then run hybridrag apply again",
+                    )
+        # The digests last: where they are known, nothing else is missing.
+        context.memory.put_left_out(part.move.examined_id, LeftOut(examination.left_out).to_bytes())
         context.memory.put_digests(
             part.move.examined_id, {name: table.to_bytes() for name, table in tables.items()}
         )
 
 
 def _accept(context: Context, part: Part, examination: Examination) -> None:
-    if examination.refused_total:
+    if examination.refused_total and not context.quarantine:
         shown = "; ".join(f'{space} "{key}": {reason}' for space, key, reason in examination.refused[:5])
         more = f" (and {examination.refused_total - 5:,} more)" if examination.refused_total > 5 else ""
         raise SourceUnreadable(
             f'backend "{part.backend.name}" cannot hold {examination.refused_total:,} of '
             f"{part.total:,} records: {shown}{more}",
-            hint="repair or remove these records in the source, then run hybridrag apply again",
+            hint="repair or remove these records in the source, then run hybridrag apply again; or have them put aside: "
+            f"databases.{context.database}.migration.on_bad_record: quarantine",
         )
     if examination.lost and HazardKind.FIELD_LOSS not in context.allowed:
         shown = ", ".join(

@@ -10,7 +10,7 @@ from hybridrag.errors import PlanRefused
 
 
 class CommandHalter:
-    """See `model.ports.Halter`. `timeout_s` holds for each command; what they print is shown when they fail."""
+    """See `model.services.Halter`. `timeout_s` holds for each command; what they print is shown when they fail."""
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import asdict
 
 import click
+from rich.markup import escape
 
 from .common import Settings, command_options
 
@@ -74,3 +75,9 @@ def verify(settings: Settings, database: str) -> None:
         settings.out().print(f"[good]equal[/]: {report.records:,} records, 0 missing, 0 extra, 0 different")
         if report.recall is not None:
             settings.out().print(f"[{'warn' if report.recall.remedy else 'good'}]index[/]: {report.recall}")
+        if examination.refused_total:
+            name, key, reason = examination.refused[0]
+            settings.out().print(
+                f"[warn]![/] {examination.refused_total:,} records of the source cannot be held there and were left out; "
+                f'the first: {escape(name)} "{escape(key)}": {escape(reason)}'
+            )

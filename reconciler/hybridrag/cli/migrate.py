@@ -261,11 +261,12 @@ class Job:
         self._started = time.monotonic()
         self._run: str | None = None
         self._records = 0
+        self._quarantined: dict[str, int] = {}
         self._verified = False
         self.copying = False
 
     def hear(self, event: Event) -> None:
-        from hybridrag.model.events import PlanReady, Progress, StepDone, StepStarted
+        from hybridrag.model.events import PlanReady, Progress, Quarantined, StepDone, StepStarted
 
         if isinstance(event, PlanReady):
             self._run = event.run
@@ -273,6 +274,8 @@ class Job:
             self.copying = True
         elif isinstance(event, Progress) and event.step.startswith("migrate.") and event.phase == "copying":
             self._records = max(self._records, event.records)
+        elif isinstance(event, Quarantined):
+            self._quarantined[event.step.partition(".")[2]] = event.records
         elif isinstance(event, StepDone) and event.step.startswith("verify."):
             self._verified = True
 
@@ -297,8 +300,8 @@ class Job:
             "status": status,
             "duration_seconds": round(time.monotonic() - self._started, 3),
             "records_migrated": self._records,
-            # A record that the target refuses stops the migration before anything is copied.
-            "records_failed": 0,
+            # Those in quarantine. Without one, a record that the target refuses stops the migration before any copy.
+            "records_failed": sum(self._quarantined.values()),
             # Not a sample: every record is read back and compared. null: it did not come to that.
             "verification": {"record_counts_match": equal, "sample_queries_pass": equal},
             # The checkpoint is on the target, in the transaction of the rows it counts.

@@ -15,7 +15,7 @@ Placed = Mapping[Slot, Backend]
 
 
 class RegistryPointer:
-    """`model.ports.Pointer` over the registry. `files` is the backend that stands for JSON files."""
+    """`model.services.Pointer` over the registry. `files` is the backend that stands for JSON files."""
 
     def __init__(self, registry: Registry, backends: Mapping[str, Backend], files: Backend) -> None:
         self._registry = registry

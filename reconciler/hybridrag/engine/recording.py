@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection
 
 from hybridrag.journal import Journal
-from hybridrag.model.events import Emit, Event, Progress, StepStarted
+from hybridrag.model.events import Emit, Event, Progress, Quarantined, StepStarted
 from hybridrag.model.facts import Observation
 from hybridrag.planner import JSON, store_thing
 
@@ -43,6 +43,26 @@ class ProgressRecorder:
             self._journal.put_progress(database, self._run, event)
         except sqlite3.Error:
             return  # it only informs: no reason to stop a copy
+
+
+class QuarantineTally:
+    """Passes every event on; counts what was put into quarantine, of each part as it was told last."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        self._parts: dict[str, tuple[str, int]] = {}
+
+    def __call__(self, event: Event) -> None:
+        self._emit(event)
+        if isinstance(event, Quarantined):
+            self._parts[event.step.partition(".")[2]] = (event.database, event.records)
+
+    def counts(self) -> dict[str, int]:
+        """Records by database."""
+        found: dict[str, int] = {}
+        for database, records in self._parts.values():
+            found[database] = found.get(database, 0) + records
+        return found
 
 
 def counts_of(observation: Observation, database: str) -> dict[str, tuple[str, int]]:

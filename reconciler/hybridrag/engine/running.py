@@ -23,19 +23,23 @@ from hybridrag.model.wanted import Wanted
 from hybridrag.planner import store_thing
 
 from .planning import Planned
-from .recording import ProgressRecorder, counts_of
+from .recording import ProgressRecorder, QuarantineTally, counts_of
 from .world import World, served_by
 
 
 @dataclass(slots=True, kw_only=True)
 class RunReport:
-    """What a run did. `serving` maps each database of the plan to the backend that serves it now."""
+    """What a run did. `serving` maps each database of the plan to the backend that serves it now.
+
+    `quarantined` counts, by database, the records that were kept aside.
+    """
 
     run: str
     outcome: str
     seconds: float
     steps: dict[str, str] = field(default_factory=dict)
     serving: dict[str, str] = field(default_factory=dict)
+    quarantined: dict[str, int] = field(default_factory=dict)
 
 
 def run_id() -> str:
@@ -82,7 +86,8 @@ class Run:
             for item in self._items.values():
                 if counts := counts_of(self._observation, item.database):
                     journal.put_counts(item.path, counts)
-            self._emit = ProgressRecorder(journal, run, self._items, self._emit)
+            tally = QuarantineTally(ProgressRecorder(journal, run, self._items, self._emit))
+            self._emit = tally
             self._emit(
                 PlanReady(
                     run=run,
@@ -101,6 +106,7 @@ class Run:
             finally:
                 self._report.seconds = time.monotonic() - started
                 self._report.serving = self._serving()
+                self._report.quarantined = tally.counts()
             outcome = "done" if error is None else "interrupted" if isinstance(error, _STOPPED) else "failed"
             self._report.outcome = outcome
             journal.end_run(run, outcome, None if error is None else words_of(error)[1])
@@ -110,6 +116,7 @@ class Run:
                     outcome=outcome,
                     seconds=round(self._report.seconds, 3),
                     serving=self._report.serving,
+                    quarantined=self._report.quarantined,
                 )
             )
         if error is not None and not isinstance(error, _STOPPED):
@@ -181,6 +188,7 @@ class Run:
             workspace=item.workspace,
             embedding=item.embedding,
             batch=item.batch,
+            quarantine=item.quarantine,
             placement={slot: self._world.backend(place.name) for slot, place in item.placement.items()},
             memory=journal,
             pointer=self._world.pointer,
@@ -201,6 +209,7 @@ class Run:
             workspace="",
             embedding=Embedding(model=None, dim=1),
             batch=1,
+            quarantine=False,
             placement={},
             memory=journal,
             pointer=self._world.pointer,

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hybridrag.errors import BackendUnavailable, NotFound
+from hybridrag.migrate.examining import examine_source
+from hybridrag.migrate.leaving_out import LeftOut
 from hybridrag.migrate.progress import Meter
-from hybridrag.migrate.verifying import Report, compare, examine_source
+from hybridrag.migrate.verifying import Report, compare
 from hybridrag.model.data import streams_of
 from hybridrag.model.events import Emit
 from hybridrag.model.ports import Examination, Reader, Store
@@ -38,7 +40,8 @@ async def verify_database(world: World, name: str, emit: Emit) -> tuple[Report, 
         reader, streams = pair.source.reader(), streams_of(pair.source.slots)
         expected, found = await examine_source(reader, pair.target, streams, item.batch, examining)
         examination.add(found)
-        whole.add(await compare(reader, pair.target, pair.written, expected, item.batch, comparing))
+        rest = LeftOut(found.left_out).of(reader)
+        whole.add(await compare(rest, pair.target, pair.written, expected, item.batch, comparing))
         whole.recall = whole.recall or await pair.target.recall()
     return whole, examination
 

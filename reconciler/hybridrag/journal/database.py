@@ -10,12 +10,15 @@ import contextlib
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from hybridrag.errors import BackendUnavailable, HybridragError
+from hybridrag.model.data import BadRecord
 from hybridrag.model.events import Progress
 from hybridrag.model.room import Room
+
+from .quarantine import quarantine, quarantine_path
 
 PATIENCE_S = 10.0
 _FIRST = """
@@ -41,7 +44,11 @@ CREATE TABLE progress (
     database TEXT PRIMARY KEY, run TEXT NOT NULL, step TEXT NOT NULL, phase TEXT NOT NULL, records INTEGER NOT NULL,
     total INTEGER NOT NULL, bytes INTEGER NOT NULL, rate REAL, eta_s REAL, at REAL NOT NULL);
 """
-_VERSIONS = (_FIRST, _COUNTS_AND_PROGRESS)
+_LEFT_OUT = """
+CREATE TABLE left_out (
+    migration TEXT NOT NULL, namespace TEXT NOT NULL, positions BLOB NOT NULL, PRIMARY KEY (migration, namespace));
+"""
+_VERSIONS = (_FIRST, _COUNTS_AND_PROGRESS, _LEFT_OUT)
 """What each schema version added to the one before."""
 SCHEMA_VERSION = len(_VERSIONS)
 
@@ -215,8 +222,34 @@ class Journal:
             return {namespace: bytes(buckets) for namespace, buckets in rows}
 
     def drop_digests(self, migration: str) -> None:
+        """And which records were left out; the quarantine stays."""
         with self.transaction() as db:
             db.execute("DELETE FROM source_digest WHERE migration = ?", (migration,))
+            db.execute("DELETE FROM left_out WHERE migration = ?", (migration,))
+
+    # --- bad records ---
+
+    def put_left_out(self, migration: str, positions: dict[str, bytes]) -> None:
+        with self.transaction() as db:
+            db.execute("DELETE FROM left_out WHERE migration = ?", (migration,))
+            db.executemany(
+                "INSERT INTO left_out (migration, namespace, positions) VALUES (?, ?, ?)",
+                [(migration, namespace, found) for namespace, found in positions.items()],
+            )
+
+    def left_out(self, migration: str) -> dict[str, bytes]:
+        with self.transaction() as db:
+            rows = db.execute("SELECT namespace, positions FROM left_out WHERE migration = ?", (migration,))
+            return {namespace: bytes(found) for namespace, found in rows}
+
+    def quarantine(
+        self, database: str, migration: str
+    ) -> contextlib.AbstractContextManager[Callable[[BadRecord], None]]:
+        return quarantine(quarantine_path(self.path.parent, database, migration))
+
+    def quarantine_file(self, database: str, migration: str) -> str | None:
+        path = quarantine_path(self.path.parent, database, migration)
+        return str(path) if path.is_file() else None
 
     # --- pauses ---
 

@@ -6,7 +6,7 @@ more and only the records of the differing buckets are held, so the report names
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,21 +67,6 @@ class Report:
     @property
     def equal(self) -> bool:
         return not (self.missing or self.extra or self.different or self.broken_rules)
-
-
-async def examine_source(
-    reader: Reader, target: Store, namespaces: Iterable[str], rows: int, meter: Meter
-) -> tuple[dict[str, NamespaceDigest], Examination]:
-    """One pass over the source: what the target must hold afterwards, and what it cannot."""
-    tables: dict[str, NamespaceDigest] = {}
-    examination = Examination()
-    for namespace in namespaces:
-        table = tables[namespace] = NamespaceDigest()
-        async for batch in reader.read(namespace, rows=rows):
-            table.add(target.examine(batch, examination))
-            meter.add(len(batch), batch.size)
-    meter.tell()
-    return tables, examination
 
 
 async def digest_target(reader: Reader, namespace: str, rows: int, meter: Meter) -> NamespaceDigest:

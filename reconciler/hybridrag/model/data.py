@@ -68,13 +68,40 @@ EDGE_SEPARATOR = "\x1f"
 """Joins the two ends of an edge into its key; LightRAG strips control characters from names."""
 
 
+def printable(key: str, length: int = 120) -> str:
+    """A key as it may be shown: no control characters, lone surrogates escaped, not too long."""
+    key = key.replace(EDGE_SEPARATOR, " ~ ").encode("utf-8", "backslashreplace").decode()
+    shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in key)
+    return shown if len(shown) <= length else shown[: length - 1] + "…"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """Why a source cannot give one of its records as a record, in words, and what stands there instead."""
+
+    reason: str
+    record: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadRecord:
+    """A record of a source that a target cannot hold, and why. `position` counts the stream's records from 1 on."""
+
+    namespace: str
+    position: int
+    key: str
+    reason: str
+    record: Any
+    vector: Vectors | None = None
+
+
 @dataclass(slots=True, kw_only=True)
 class Batch:
     """Some consecutive records of one namespace.
 
     `keys[i]`, `fields[i]` and, for vector namespaces, `vectors[i]` are one record. `position` counts the
     records of the namespace up to and including this batch; it is what a checkpoint stores. `size` is in
-    bytes of the source.
+    bytes of the source. `faults[i]` says that record i is none: it has a key and a place, but nothing else.
     """
 
     namespace: str
@@ -83,6 +110,7 @@ class Batch:
     fields: list[dict[str, Any]] = field(default_factory=list)
     vectors: Vectors | None = None
     size: int = 0
+    faults: dict[int, Fault] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -98,6 +126,7 @@ class Batch:
             fields=[self.fields[index] for index in indexes],
             vectors=None if self.vectors is None else self.vectors[list(indexes)],
             size=self.size * len(indexes) // max(1, len(self)),
+            faults={new: self.faults[old] for new, old in enumerate(indexes) if old in self.faults},
         )
 
     def drop_first(self, count: int) -> Batch:
@@ -109,4 +138,5 @@ class Batch:
             fields=self.fields[count:],
             vectors=None if self.vectors is None else self.vectors[count:],
             size=self.size,
+            faults={index - count: fault for index, fault in self.faults.items() if index >= count},
         )

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 EVENTS_VERSION = 1
@@ -59,6 +59,18 @@ class Warned(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Quarantined(Event):
+    """Records that the target cannot hold, kept aside in `file`; `streams` counts them by stream."""
+
+    type: ClassVar[str] = "quarantined"
+    step: str
+    database: str
+    records: int
+    streams: dict[str, int]
+    file: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepDone(Event):
     """`outcome` is done, or unchanged when the check found nothing to do."""
 
@@ -79,13 +91,17 @@ class StepFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunDone(Event):
-    """`outcome` is done, failed or interrupted; `serving` maps each database to the backend that serves it."""
+    """`outcome` is done, failed or interrupted; `serving` maps each database to the backend that serves it.
+
+    `quarantined` counts, by database, the records that were kept aside.
+    """
 
     type: ClassVar[str] = "run_done"
     run: str
     outcome: str
     seconds: float
     serving: dict[str, str]
+    quarantined: dict[str, int] = field(default_factory=dict)
 
 
 Emit = Callable[[Event], None]

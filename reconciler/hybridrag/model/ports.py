@@ -6,7 +6,8 @@ never write. Implementations live in `backends/<engine>`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from array import array
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -62,12 +63,14 @@ class Examination:
     """What a target says of records before they are written.
 
     `refused` maps a namespace and key to the reason the target cannot hold the record; `lost` counts,
-    per namespace and field, values that the target has no place for.
+    per namespace and field, values that the target has no place for. `left_out` are the positions of all refused
+    records by namespace, as `BadRecord` counts them, in any order; filled by whoever reads a whole source.
     """
 
     refused: list[tuple[str, str, str]] = field(default_factory=list)
     refused_total: int = 0
     lost: dict[tuple[str, str], int] = field(default_factory=dict)
+    left_out: dict[str, array[int]] = field(default_factory=dict)
 
     def refuse(self, namespace: str, key: str, reason: str, *, keep: int = 20) -> None:
         """Note one record; only the first `keep` are listed, all are counted."""
@@ -81,6 +84,8 @@ class Examination:
         self.refused_total += other.refused_total
         for key, count in other.lost.items():
             self.lost[key] = self.lost.get(key, 0) + count
+        for name, positions in other.left_out.items():
+            self.left_out.setdefault(name, array("Q")).extend(positions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,69 +369,3 @@ class Backend(Protocol):
     def registry_config(self, workspace: str) -> dict[str, Any]:
         """`backend_config` of the registry: where live consumers find it, without secrets."""
         ...
-
-
-class Halter(Protocol):
-    """Stops and starts whatever writes one database. Both may be asked twice."""
-
-    async def pause(self) -> None:
-        """Returns when nothing is written any more. Raises PlanRefused."""
-        ...
-
-    async def resume(self) -> None:
-        """Raises PlanRefused."""
-        ...
-
-
-class Memory(Protocol):
-    """What outlives a killed run, as the actions see it. Implemented by the journal."""
-
-    def room(self) -> Room | None:
-        """The volume that it lies on; see `Backend.room`."""
-        ...
-
-    def put_digests(self, migration: str, tables: dict[str, bytes]) -> None: ...
-
-    def digests(self, migration: str) -> dict[str, bytes]: ...
-
-    def drop_digests(self, migration: str) -> None: ...
-
-    def open_pause(self, database: str, run: str, fingerprint: str | None) -> None: ...
-
-    def pause_of(self, database: str) -> tuple[str, str | None] | None:
-        """(run, fingerprint of the source) of an open pause."""
-        ...
-
-    def close_pause(self, database: str) -> None: ...
-
-
-class Pointer(Protocol):
-    """What live consumers follow to a database's backend. Implemented over the registry."""
-
-    def current(self, database: str) -> Facts: ...
-
-    def point(
-        self,
-        database: str,
-        path: str,
-        placement: Mapping[Slot, Backend],
-        workspace: str,
-        *,
-        left: Mapping[frozenset[Slot], str],
-        behind: bool = False,
-    ) -> None:
-        """Atomically; raises when the registry cannot be read. What served before is noted as kept.
-
-        `left`: fingerprints of what served until now, by slots. `behind`: it holds records that did not come along.
-        """
-        ...
-
-    def retiring(self, database: str, backend: str, slots: Collection[Slot]) -> None:
-        """From now on what is kept there is no way back any more; `backend` as facts name it."""
-        ...
-
-    def let_go(self, database: str, backend: str, slots: Collection[Slot]) -> None:
-        """Nothing is kept there any more."""
-        ...
-
-    def agrees(self, database: str, path: str, placement: Mapping[Slot, Backend], workspace: str) -> bool: ...

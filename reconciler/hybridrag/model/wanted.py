@@ -55,7 +55,7 @@ class Wanted:
 
     `prevent_destroy`: the server that holds it may not be replaced or left behind. `pausable`: whatever writes it
     can be stopped, so it may go on writing until it has to. `keep_source_s`: for how many seconds what served before is
-    kept at least.
+    kept at least. `quarantine`: records that the target cannot hold are put aside; otherwise they stop the migration.
     """
 
     database: str
@@ -69,6 +69,7 @@ class Wanted:
     pausable: bool = False
     keep_source_s: int = KEEP_SOURCE_S
     function: str | None = None
+    quarantine: bool = False
 
     @property
     def backend(self) -> str:

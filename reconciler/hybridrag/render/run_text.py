@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from hybridrag.model.events import Event, RunDone, StepDone, StepFailed, StepStarted, Warned
+from hybridrag.model.events import Event, Quarantined, RunDone, StepDone, StepFailed, StepStarted, Warned
 from hybridrag.model.events import Progress as ProgressEvent
 
 from .units import duration, size
@@ -48,7 +48,7 @@ class RunDisplay:
             return
         if isinstance(event, (StepDone, StepFailed)):
             self._end_bar()
-        if self._quiet and not isinstance(event, (StepFailed, Warned, RunDone)):
+        if self._quiet and not isinstance(event, (StepFailed, Warned, Quarantined, RunDone)):
             return
         if isinstance(event, StepStarted) and self._out.is_terminal:
             self._start_bar(event.step, event.summary)
@@ -62,7 +62,16 @@ class RunDisplay:
             self._out.print(f"  [bad]✗[/] [verb]{escape(event.step)}[/]  failed")
         elif isinstance(event, Warned):
             self._out.print(f"    [warn]![/] {escape(event.message)}")
-        elif isinstance(event, RunDone) and event.outcome != "done":
+        elif isinstance(event, Quarantined):
+            streams = ", ".join(f"{name} {count:,}" for name, count in event.streams.items())
+            self._out.print(
+                f"    [warn]![/] {_records(event.records)} cannot be held there ({escape(streams)}); with the reasons "
+                f"in {escape(event.file)}"
+            )
+        elif isinstance(event, RunDone) and event.outcome == "done":
+            for name, count in event.quarantined.items():
+                self._out.print(f"\n[warn]![/] {escape(name)}: {_records(count)} left out, in quarantine")
+        elif isinstance(event, RunDone):
             serving = ", ".join(f"{name} by {backend}" for name, backend in event.serving.items())
             self._out.print(f"\n[verb]Still serving:[/] {escape(serving)}. The source is untouched.")
 
@@ -95,3 +104,7 @@ class RunDisplay:
             told.append(f"{duration(event.eta_s)} left")
         total = event.total or None
         self._bars.update(self._bar[2], completed=event.records, total=total, told="  ".join(told))
+
+
+def _records(count: int) -> str:
+    return f"{count:,} {'record' if count == 1 else 'records'}"

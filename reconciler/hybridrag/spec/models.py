@@ -138,7 +138,11 @@ class MigrationSpec(Strict):
     """How records are copied when the backend changes."""
 
     batch: int = Field(default=1000, ge=1, le=100_000, description="Records per write.")
-    on_bad_record: Literal["fail"] = "fail"
+    on_bad_record: Literal["fail", "quarantine"] = Field(
+        default="fail",
+        description="A record that the target cannot hold stops the migration before anything is copied, or is put "
+        "aside into a file below the state folder while everything else is moved.",
+    )
     verify: Literal["full"] = "full"
 
 

@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import ijson
 
 from hybridrag.errors import SourceUnreadable
-from hybridrag.model.data import Batch
+from hybridrag.model.data import Batch, Fault
 
-from .surrogates import SurrogateWatch
+from . import python_json
+from .surrogates import PAIR, SurrogateWatch
 
 BATCH_BYTES = 4 << 20
 _BOM = b"\xef\xbb\xbf"
+_PYTHON_TAKES_IT = re.compile("overflow|malformed number|char in json text|lone surrogate")
+T = TypeVar("T")
+
+
+class LoneSurrogate(ValueError):
+    """Half of a character is written as an escape; the streaming parser would make another one of it."""
 
 
 def malformed(path: Path, after: int, error: object) -> SourceUnreadable:
     """The error for a damaged file: which one, after how many good records, and what to do."""
     reason = re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
-    # Python's own parser also takes NaN and numbers of any size.
-    other = (
-        ""
-        if re.search("overflow|malformed number|char in json text", reason)
-        else " (LightRAG cannot open it either)"
-    )
     records = "record" if after == 1 else "records"
     return SourceUnreadable(
         f'"{path.name}" is damaged after {after:,} good {records}: {reason[:160]}',
         where=str(path),
-        hint=f"repair or restore {path.name}{other}, then run hybridrag plan again",
+        hint=f"repair or restore {path.name} (LightRAG cannot open it either), then run hybridrag plan again",
     )
 
 
@@ -57,35 +58,62 @@ class Counted:
 class JsonText(Counted):
     """JSON on its way to the parser, watched for what the parser would change in silence."""
 
-    def __init__(self, file: BinaryIO, path: Path, end: int | None = None) -> None:
+    def __init__(self, file: BinaryIO, end: int | None = None) -> None:
         super().__init__(file, end)
-        self._path = path
         self._start = file.tell()
-        self._watch = SurrogateWatch()
+        self._end = end
+        self._watch: SurrogateWatch | None = SurrogateWatch()
+        self._held = b""
 
     def read(self, size: int = -1) -> bytes:
-        data = super().read(size)
-        if size != 0 and (at := self._watch.add(data)) is not None:
-            raise _lone_surrogate(self._path, self._start + at)
-        return data
+        if size == 0 or self._watch is None:
+            return super().read(size)
+        while True:
+            data = super().read(size)
+            if (at := self._watch.add(data)) is not None:
+                raise LoneSurrogate(f"a lone surrogate at byte {self._start + at:,}")
+            # The parser is shown only what was judged: a record that it has given cannot be taken back.
+            text = self._held + data
+            judged = len(text) - (PAIR if data else 0)
+            if judged > 0 or not data:
+                self._held = text[max(0, judged) :]
+                return text[: max(0, judged)]
+            self._held = text
+
+    def again(self) -> JsonText:
+        """From its beginning, for a parser that changes nothing in silence. `done` goes on counting."""
+        self._file.seek(self._start)
+        self._left, self._watch = self._end, None
+        return self
 
 
-_RECORD = re.compile(rb'(?:\n  |"__id__": )("(?:[^"\\\n]|\\.)*")')
+def as_python_reads(
+    text: JsonText,
+    path: Path,
+    fast: Callable[[JsonText], Iterator[T]],
+    slow: Callable[[JsonText], Iterator[T]],
+) -> Iterator[T]:
+    """What the streaming parser gives; from where it stops, though Python would not, what Python's gives.
 
-
-def _lone_surrogate(path: Path, offset: int) -> SourceUnreadable:
-    with path.open("rb") as file:
-        file.seek(start := max(0, offset - BATCH_BYTES))
-        found = [match[1] for match in _RECORD.finditer(file.read(offset - start + 512))]
-    named = ""
-    if found:
-        key = json.loads(found[-1].decode("utf-8", "replace")).encode("utf-8", "backslashreplace").decode()
-        named = f' in record "{key}"'
-    return SourceUnreadable(
-        f'"{path.name}" holds a lone surrogate{named}: half of a character, which no database can store',
-        where=f"{path} at byte {offset:,}",
-        hint=f"repair or remove that record of {path.name}, then run hybridrag apply again",
-    )
+    Raises SourceUnreadable for what neither takes: LightRAG cannot open that file.
+    """
+    position = 0
+    try:
+        for item in fast(text):
+            position += 1
+            yield item
+        return
+    except (ijson.JSONError, UnicodeDecodeError, LoneSurrogate) as error:
+        stopped = malformed(path, position, error)
+        if not _PYTHON_TAKES_IT.search(str(error)):
+            raise stopped from None
+    try:
+        for item in itertools.islice(slow(text.again()), position, None):
+            position += 1
+            yield item
+    except (ValueError, RecursionError) as error:
+        # Without the place that Python's parser names: it is one in our buffer.
+        raise malformed(path, position, getattr(error, "msg", error)) from None
 
 
 def read_kv(path: Path, namespace: str, *, skip: int, rows: int) -> Iterator[Batch]:
@@ -96,33 +124,33 @@ def read_kv(path: Path, namespace: str, *, skip: int, rows: int) -> Iterator[Bat
     with path.open("rb") as file:
         if file.read(3) != _BOM:
             file.seek(0)
-        counted = JsonText(file, path)
+        counted = JsonText(file)
         batch = Batch(namespace=namespace, position=0)
         start = 0
-        try:
-            for key, record in ijson.kvitems(counted, "", use_float=True):
-                position += 1
-                if position > skip:
-                    batch.keys.append(key)
-                    batch.fields.append(_fields(path, key, record))
-                if len(batch) >= rows or (batch.keys and counted.done - start >= BATCH_BYTES):
-                    batch.position, batch.size = position, counted.done - start
-                    start = counted.done
-                    yield batch
-                    batch = Batch(namespace=namespace, position=0)
-        except (ijson.JSONError, UnicodeDecodeError) as error:
-            raise malformed(path, position, error) from None
+        for key, record in as_python_reads(counted, path, _pairs, python_json.pairs):
+            position += 1
+            if position > skip:
+                _add(batch, path, key, record)
+            if len(batch) >= rows or (batch.keys and counted.done - start >= BATCH_BYTES):
+                batch.position, batch.size = position, counted.done - start
+                start = counted.done
+                yield batch
+                batch = Batch(namespace=namespace, position=0)
         if len(batch):
             batch.position, batch.size = position, counted.done - start
             yield batch
 
 
-def _fields(path: Path, key: str, record: Any) -> dict[str, Any]:
-    if type(record) is not dict:
-        raise SourceUnreadable(
-            f'record "{key}" of "{path.name}" is not an object',
-            where=str(path),
-            hint="remove or repair that record",
-        )
-    record.pop("_id", None)
-    return record
+def _pairs(text: JsonText) -> Iterator[tuple[str, Any]]:
+    found: Iterator[tuple[str, Any]] = ijson.kvitems(text, "", use_float=True)
+    return found
+
+
+def _add(batch: Batch, path: Path, key: str, record: Any) -> None:
+    if type(record) is dict:
+        record.pop("_id", None)
+        batch.fields.append(record)
+    else:
+        batch.faults[len(batch)] = Fault(reason=f'in "{path.name}" it is not an object', record=record)
+        batch.fields.append({})
+    batch.keys.append(key)

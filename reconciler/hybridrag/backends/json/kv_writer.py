@@ -11,9 +11,9 @@ import orjson
 from hybridrag.model.data import Batch
 
 
-def kv_text(batch: Batch) -> Iterator[bytes]:
+def kv_text(batch: Batch, *, first: bool) -> Iterator[bytes]:
     """The records of an examined batch; the first of a file opens its object, every other follows a comma."""
-    before = b"{" if batch.position == len(batch) else b","
+    before = b"{" if first else b","
     for key, fields in zip(batch.keys, batch.fields, strict=True):
         record = fields if batch.namespace == "doc_status" else {**fields, "_id": key}
         yield before + _indented({key: record})

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hybridrag.model.data import BY_NAME, EDGE_SEPARATOR, Batch, Slot
+from hybridrag.model.data import BY_NAME, EDGE_SEPARATOR, Batch, Slot, printable
 from hybridrag.model.ports import Examination
 
 from .graphml import edge_key
@@ -157,7 +157,7 @@ def writable(batch: Batch, into: Examination, dim: int) -> Batch:
                 raise Refused(because)
             name, held = form(batch.namespace, key, fields)
         except ValueError as error:
-            into.refuse(batch.namespace, _printable(key), str(error))
+            into.refuse(batch.namespace, printable(key), str(error))
             continue
         if batch.vectors is not None:
             for lost in fields.keys() & RESERVED:
@@ -178,9 +178,3 @@ def _vector_reasons(batch: Batch, dim: int) -> Callable[[int], str | None]:
         return lambda index: f"its vector has {found:,} dimensions, the database {dim:,}"
     finite = np.asarray(np.isfinite(batch.vectors).all(axis=1))
     return lambda index: None if finite[index] else "its vector contains NaN or Infinity"
-
-
-def _printable(key: str, length: int = 120) -> str:
-    key = key.replace(EDGE_SEPARATOR, " ~ ").encode("utf-8", "backslashreplace").decode()
-    shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in key)
-    return shown if len(shown) <= length else shown[: length - 1] + "…"

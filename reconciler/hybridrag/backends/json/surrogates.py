@@ -13,7 +13,8 @@ _HIGH = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\Z")
 _LOW = re.compile(rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _BEFORE = 64
 """Bytes kept of the block before: an escape and its neighbour may stand on both sides of a border."""
-_PAIR = 12
+PAIR = 12
+"""Bytes at the end of what was seen that are not judged yet."""
 
 
 class SurrogateWatch:
@@ -27,7 +28,7 @@ class SurrogateWatch:
     def add(self, block: bytes) -> int | None:
         """`block` is what follows in the stream; an empty one ends it."""
         text = self._text + block
-        end = len(text) if not block else len(text) - _PAIR
+        end = len(text) if not block else len(text) - PAIR
         found = None
         if b"\\u" in text and (b"\\ud" in text or b"\\uD" in text):
             found = self._search(text, end)

@@ -22,12 +22,12 @@ _BLOCK = 3 << 20
 """Bytes of the matrix at a time; a multiple of three needs no base64 padding in between."""
 
 
-def vector_text(batch: Batch, dim: int) -> Iterator[bytes]:
+def vector_text(batch: Batch, dim: int, *, first: bool) -> Iterator[bytes]:
     """Rows of `data`, then float32 rows of the matrix, of an examined batch; the first of a file opens it."""
     if batch.vectors is None or not len(batch):
         return
     matrix: list[bytes] = []
-    before = _opening(dim) if batch.position == len(batch) else ", "
+    before = _opening(dim) if first else ", "
     index = 0
     for copies in copies_of(batch.vectors):
         matrix.append(copies.rows.astype("<f4", copy=False).tobytes())

@@ -8,6 +8,7 @@ The file holds every vector twice: `vector` in the row (float16, zlib, base64, o
 from __future__ import annotations
 
 import binascii
+import itertools
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,11 +20,12 @@ import numpy.typing as npt
 import pybase64
 
 from hybridrag.errors import SourceUnreadable
-from hybridrag.model.data import Batch, Vectors
+from hybridrag.model.data import Batch, Fault, Vectors
 
+from . import python_json
 from .files import BLOCK, RESTORE, vector_dim
 from .halves import COPIES_AGREE, norms_of
-from .kv import BATCH_BYTES, JsonText, malformed
+from .kv import BATCH_BYTES, JsonText, as_python_reads
 from .matrix import matrix_span
 
 _OWN = frozenset({"__id__", "__created_at__", "__write_seq__", "vector"})
@@ -88,8 +90,8 @@ def read_vectors(path: Path, namespace: str, *, skip: int, rows: int) -> Iterato
     position = start = 0
     with path.open("rb") as file, _Matrix(path, span, dim) as matrix:
         # The parser is shown the file up to the matrix only, so that it never buffers that huge string.
-        counted = JsonText(file, path, span[0])
-        items = ijson.items(counted, "data.item", use_float=True)
+        counted = JsonText(file, span[0])
+        items = as_python_reads(counted, path, _rows, lambda text: python_json.elements_of(text, "data"))
         while chunk := _take(items, rows, path, position):
             position += len(chunk)
             block = matrix.take(len(chunk))
@@ -99,7 +101,7 @@ def read_vectors(path: Path, namespace: str, *, skip: int, rows: int) -> Iterato
             for row in chunk:
                 batch.keys.append(_row_key(row, path))
                 batch.fields.append(_row_fields(row))
-            batch.vectors = _restore(chunk, block, path)
+            batch.vectors, batch.faults = _restore(chunk, block, path)
             batch.size = counted.done - start + block.nbytes * 4 // 3
             start = counted.done
             first = position - len(chunk)
@@ -132,25 +134,23 @@ def _check_end(path: Path, end: int) -> None:
         ) from None
 
 
-def _take(items: Iterator[Any], rows: int, path: Path, position: int) -> list[dict[str, Any]]:
-    """Up to `rows` rows. The parser's complaint about the cut before the matrix is the expected end."""
-    chunk: list[dict[str, Any]] = []
+def _rows(text: JsonText) -> Iterator[Any]:
+    """The parser's complaint about the cut before the matrix is the expected end."""
     try:
-        for row in items:
-            if type(row) is not dict:
-                raise SourceUnreadable(
-                    f'row {position + len(chunk)} of "{path.name}" is not an object',
-                    where=str(path),
-                    hint=RESTORE,
-                )
-            chunk.append(row)
-            if len(chunk) >= rows:
-                break
+        yield from ijson.items(text, "data.item", use_float=True)
     except ijson.IncompleteJSONError as error:
         if "premature EOF" not in str(error):
-            raise malformed(path, position + len(chunk), error) from None
-    except (ijson.JSONError, UnicodeDecodeError) as error:
-        raise malformed(path, position + len(chunk), error) from None
+            raise
+
+
+def _take(items: Iterator[Any], rows: int, path: Path, position: int) -> list[dict[str, Any]]:
+    """Up to `rows` rows."""
+    chunk = list(itertools.islice(items, rows))
+    for index, row in enumerate(chunk):
+        if type(row) is not dict:
+            raise SourceUnreadable(
+                f'row {position + index} of "{path.name}" is not an object', where=str(path), hint=RESTORE
+            )
     return chunk
 
 
@@ -168,8 +168,9 @@ def _row_fields(row: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _restore(rows: list[dict[str, Any]], matrix: Vectors, path: Path) -> Vectors:
-    """Vectors with their original norm, shape (rows, dim)."""
+def _restore(rows: list[dict[str, Any]], matrix: Vectors, path: Path) -> tuple[Vectors, dict[int, Fault]]:
+    """Vectors with their original norm, shape (rows, dim); of a row with a fault, what the matrix says."""
+    faults: dict[int, Fault] = {}
     count, dim = matrix.shape
     originals = np.empty((count, dim), dtype=np.float32)
     known: npt.NDArray[np.bool_] = np.zeros(count, dtype=np.bool_)
@@ -182,11 +183,10 @@ def _restore(rows: list[dict[str, Any]], matrix: Vectors, path: Path) -> Vectors
             half = np.frombuffer(zlib.decompress(pybase64.b64decode(text), bufsize=2 * dim), dtype="<f2")
             originals[index] = half
         except (binascii.Error, zlib.error, ValueError, TypeError) as error:
-            raise SourceUnreadable(
-                f'the vector of "{row.get("__id__")}" in "{path.name}" cannot be decoded: {error}',
-                where=str(path),
-                hint=RESTORE,
-            ) from None
+            reason = f'in "{path.name}" its vector cannot be decoded: {error}'
+            faults[index] = Fault(reason=reason, record=row)
+            originals[index] = matrix[index]
+            continue
         known[index] = True
     norms = norms_of(originals)
     dots = np.einsum("ij,ij->i", originals, matrix, dtype=np.float64)
@@ -194,13 +194,10 @@ def _restore(rows: list[dict[str, Any]], matrix: Vectors, path: Path) -> Vectors
     usable = known & np.isfinite(norms) & (norms > 0) & np.isfinite(dots)
     # Both ways: a matrix row that is not of unit length gives a "cosine" above 1.
     apart = usable & (np.abs(1.0 - dots / np.where(usable, norms, 1.0)) > COPIES_AGREE)
-    if apart.any():
-        name = rows[int(np.argmax(apart))].get("__id__")
-        raise SourceUnreadable(
-            f'"{path.name}" holds two different vectors for "{name}" (its data and its matrix disagree)',
-            where=str(path),
-            hint=RESTORE,
-        )
+    for index in np.flatnonzero(apart).tolist():
+        reason = f'"{path.name}" holds two different vectors for it (its data and its matrix disagree)'
+        faults[index] = Fault(reason=reason, record=rows[index])
+    usable &= ~apart
     scale = np.where(usable, norms, 1.0).astype(np.float32)
     restored = np.where((known & (norms == 0))[:, None], originals, matrix * scale[:, None])
-    return np.ascontiguousarray(restored, dtype=np.float32)
+    return np.ascontiguousarray(restored, dtype=np.float32), faults

@@ -67,6 +67,7 @@ class JsonWriter:
         self._replaces = replaces
         self._opened: Staging | None = None
         self._graph = GraphText([], b"")
+        self._begun: set[str] = set()
 
     @property
     def _staging(self) -> Staging:
@@ -108,6 +109,7 @@ class JsonWriter:
             self._opened.rewind()
             order = self._opened.place / _ORDER
             self._graph = GraphText(list(manifest.keys), order.read_bytes() if order.exists() else b"")
+        self._begun.update(manifest.records)
         return dict(manifest.records)
 
     def _clear(self, manifest: Manifest) -> None:
@@ -145,13 +147,15 @@ class JsonWriter:
         return Encoded(form, b"".join(self._encode(form)))
 
     def _encode(self, form: Batch) -> Iterable[bytes]:
+        first = form.namespace not in self._begun  # positions do not tell: records may have been left out
+        self._begun.add(form.namespace)
         if BY_NAME[form.namespace].slot is Slot.VECTOR:
-            return vector_text(form, self._embedding.dim)
+            return vector_text(form, self._embedding.dim, first=first)
         if form.namespace == "nodes":
             return self._graph.nodes(form)
         if form.namespace == "edges":
             return (self._graph.edges(form),)
-        return kv_text(form)
+        return kv_text(form, first=first)
 
     async def write(self, encoded: Encoded) -> None:
         """See `Writer.write`."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hybridrag.model.data import Batch
+from hybridrag.model.data import Batch, printable
 from hybridrag.model.ports import Examination
 
 from .collections import KEY_BYTES, LIMITS, TIME
@@ -131,10 +131,3 @@ def batch_of(namespace: str, rows: list[dict[str, Any]], position: int) -> Batch
         )
         batch.size += sum(len(value) for value in row.values() if type(value) is str)
     return batch
-
-
-def printable(key: str, length: int = 120) -> str:
-    """A key as it may be shown: no control characters, lone surrogates escaped, not too long."""
-    key = key.encode("utf-8", "backslashreplace").decode()
-    shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in key)
-    return shown if len(shown) <= length else shown[: length - 1] + "…"

@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 
 from hybridrag.migrate.digest import canonical
-from hybridrag.model.data import EDGE_SEPARATOR, Batch, Vectors
+from hybridrag.model.data import Batch, Vectors, printable
 from hybridrag.model.ports import Examination
 
 from .tables import BTREE_TEXT_BYTES, SEPARATOR, TABLES, Column, Kind, Table
@@ -228,10 +228,3 @@ def _halved(vectors: Vectors) -> Vectors:
     with np.errstate(over="ignore", invalid="ignore"):
         halved: Vectors = vectors.astype(np.float16).astype(np.float32)
     return halved
-
-
-def printable(key: str, length: int = 120) -> str:
-    """A key as it may be shown: no control characters, lone surrogates escaped, not too long."""
-    key = key.replace(EDGE_SEPARATOR, " ~ ").encode("utf-8", "backslashreplace").decode()
-    shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in key)
-    return shown if len(shown) <= length else shown[: length - 1] + "…"

@@ -1,0 +1,99 @@
+"""What the engine hands to the actions beside stores: who stops writers, what outlives a run, who is pointed at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from .data import BadRecord, Slot
+from .facts import Facts
+from .ports import Backend
+from .room import Room
+
+
+class Halter(Protocol):
+    """Stops and starts whatever writes one database. Both may be asked twice."""
+
+    async def pause(self) -> None:
+        """Returns when nothing is written any more. Raises PlanRefused."""
+        ...
+
+    async def resume(self) -> None:
+        """Raises PlanRefused."""
+        ...
+
+
+class Memory(Protocol):
+    """What outlives a killed run, as the actions see it. Implemented by the journal."""
+
+    def room(self) -> Room | None:
+        """The volume that it lies on; see `Backend.room`."""
+        ...
+
+    def put_digests(self, migration: str, tables: dict[str, bytes]) -> None: ...
+
+    def digests(self, migration: str) -> dict[str, bytes]: ...
+
+    def drop_digests(self, migration: str) -> None:
+        """And the positions of what was left out."""
+        ...
+
+    def put_left_out(self, migration: str, positions: dict[str, bytes]) -> None:
+        """Keep which records of a source stay behind, by stream (`migrate.leaving_out`)."""
+        ...
+
+    def left_out(self, migration: str) -> dict[str, bytes]: ...
+
+    def quarantine(
+        self, database: str, migration: str
+    ) -> AbstractContextManager[Callable[[BadRecord], None]]:
+        """Takes bad records; leaving it puts them, all at once, in the place of those that were there before.
+
+        Left by an exception it changes nothing.
+        """
+        ...
+
+    def quarantine_file(self, database: str, migration: str) -> str | None:
+        """Where they can be read; None where there are none."""
+        ...
+
+    def open_pause(self, database: str, run: str, fingerprint: str | None) -> None: ...
+
+    def pause_of(self, database: str) -> tuple[str, str | None] | None:
+        """(run, fingerprint of the source) of an open pause."""
+        ...
+
+    def close_pause(self, database: str) -> None: ...
+
+
+class Pointer(Protocol):
+    """What live consumers follow to a database's backend. Implemented over the registry."""
+
+    def current(self, database: str) -> Facts: ...
+
+    def point(
+        self,
+        database: str,
+        path: str,
+        placement: Mapping[Slot, Backend],
+        workspace: str,
+        *,
+        left: Mapping[frozenset[Slot], str],
+        behind: bool = False,
+    ) -> None:
+        """Atomically; raises when the registry cannot be read. What served before is noted as kept.
+
+        `left`: fingerprints of what served until now, by slots. `behind`: it holds records that did not come along.
+        """
+        ...
+
+    def retiring(self, database: str, backend: str, slots: Collection[Slot]) -> None:
+        """From now on what is kept there is no way back any more; `backend` as facts name it."""
+        ...
+
+    def let_go(self, database: str, backend: str, slots: Collection[Slot]) -> None:
+        """Nothing is kept there any more."""
+        ...
+
+    def agrees(self, database: str, path: str, placement: Mapping[Slot, Backend], workspace: str) -> bool: ...
