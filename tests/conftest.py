@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import hypothesis
@@ -32,11 +33,17 @@ hypothesis.settings.register_profile("hand", deadline=None)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "hand")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run in parallel, a file stays on one worker with its servers; there is one Docker engine for all."""
-    for item in items:
-        shared = "docker_engine" if "docker_engine" in getattr(item, "fixturenames", ()) else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(shared))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """In parallel a file stays on one worker with its servers; all that need Docker share one, for there is one engine."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByServer(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = nodeid.partition("::")[0]
+            return "docker" if "tests.support.docker" in (ROOT / file).read_text("utf-8") else file
+
+    return ByServer(config, log)
 
 
 @dataclass(frozen=True)

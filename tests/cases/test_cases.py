@@ -127,6 +127,8 @@ def test_case(name: str) -> None:
     for step, described in zip(plan.steps, expect["steps"], strict=True):
         _matches(step, described)
     assert list(plan.moves) == expect.get("moves", [])
+    for name, replaced in expect.get("replaces", {}).items():
+        assert plan.moves[name].replaces == replaced
     assert list(plan.in_place) == expect.get("in_place", [])
     assert list(plan.warnings) == expect.get("warnings", [])
     _holds_for_every_plan(plan)

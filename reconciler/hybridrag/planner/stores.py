@@ -99,6 +99,8 @@ def usable_target(item: Wanted, part: Part, facts: Facts, identity: str, kept: b
         )
     if kept and (facts.get("state") == "switched" or begun is None):
         return str(begun) if begun is not None else "kept" if _holds(facts) else None
+    if kept and part.target.type == JSON:
+        return "kept"  # the files still stand beside our unfinished copy
     if begun is None and _holds(facts):
         raise PlanRefused(
             f'database "{item.database}": {_place(item, part)} already holds other data ({_held(facts)})',

@@ -7,6 +7,7 @@ that stood there before are moved aside, never removed.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import stat
@@ -97,6 +98,8 @@ def _taken_over(folder: Path) -> PlanRefused:
 def _publish(folder: Path, place: Path, manifest: Manifest) -> None:
     names = file_names(manifest.slots)
     kept = folder / FOLDER / f"before-{manifest.migration}"
+    if manifest.state != "publishing":
+        _make_way(kept)
     _refuse_foreign(folder, place, kept, manifest, names)
     manifest = save(place, manifest.model_copy(update={"state": "publishing"}))
     for name in names:
@@ -113,6 +116,13 @@ def _publish(folder: Path, place: Path, manifest: Manifest) -> None:
             sync_folder(changed)
     save(place, manifest.model_copy(update={"state": "switched"}))
     _clean(folder, place, manifest)
+
+
+def _make_way(kept: Path) -> None:
+    """The same state of the same source may be published twice; what was kept the first time stays, under another name."""
+    if kept.exists():
+        number = next(n for n in itertools.count(1) if not kept.with_name(f"{kept.name}-{n}").exists())
+        kept.rename(kept.with_name(f"{kept.name}-{number}"))
 
 
 def _refuse_foreign(folder: Path, place: Path, kept: Path, manifest: Manifest, names: list[str]) -> None:
