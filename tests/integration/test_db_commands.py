@@ -279,6 +279,8 @@ def test_an_interrupted_migration_goes_on(project: Project) -> None:
         subprocess.Popen(
             argv, cwd=project.folder, env=clean_environment(), text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            # A shell's background jobs ignore Ctrl-C, and what they start inherits that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         ) as process,
     ):  # fmt: skip
         while not copied(project.dsn):

@@ -366,8 +366,10 @@ def test_fail_after_quarantine_a_lost_file_and_what_is_written_later(project: Pr
     """An examination serves for one answer and beside its file only; a catch-up puts new bad records aside as well."""
     QUARANTINE(project)
     spoil(project)
-    writing = project.data / "kv_store_doc_status.json.tmp.4711.1"
-    writing.write_text("{")  # a writer in the middle of a flush: the run goes as far as the pause
+    stubborn = (
+        'writer: {kind: command, pause: ["false"], resume: ["true"]}'  # the run goes as far as the pause
+    )
+    spec("    path: ./notes\n", f"    path: ./notes\n    {stubborn}\n")(project)
     assert project.run(*APPLY).returncode == 5
     (path,) = held(project)
     whole = path.read_bytes()
@@ -383,7 +385,7 @@ def test_fail_after_quarantine_a_lost_file_and_what_is_written_later(project: Pr
 
     kv("full_entities", lambda w: w.update({"doc-good": first(w), "doc-\udfff": first(w)}))(project)
     kv("full_docs", lambda w: first(w).update(content="repaired"))(project)
-    writing.unlink()
+    spec('["false"]', '["true"]')(project)
     done = project.run(*APPLY)
     assert done.returncode == 0, done.stdout + done.stderr
     found, before = lines(path), [json.loads(line) for line in whole.splitlines()]
