@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from hybridrag.errors import NotFound
+from hybridrag.journal import Registry
 from hybridrag.model.data import Slot
 from hybridrag.model.wanted import Wanted
 from hybridrag.planner.parts import names
@@ -39,9 +40,9 @@ class Kept:
         return f"{self.backend} ({some})" if some else self.backend
 
 
-def kept_of(world: World, item: Wanted) -> tuple[Kept, ...]:
+def kept_of(registry: Registry, item: Wanted) -> tuple[Kept, ...]:
     """Everything that the registry says is kept of a database, the oldest first."""
-    entry = world.registry.read().databases.get(item.database)
+    entry = registry.read().databases.get(item.database)
     found = [
         Kept(
             name=kept.name,
@@ -61,7 +62,7 @@ def kept_of(world: World, item: Wanted) -> tuple[Kept, ...]:
 
 def way_back(world: World, item: Wanted) -> tuple[Kept, ...]:
     """What the newest switch left, which may be several parts. Raises NotFound where nothing is kept."""
-    kept = [each for each in kept_of(world, item) if not each.retiring]
+    kept = [each for each in kept_of(world.registry, item) if not each.retiring]
     if not kept:
         raise NotFound(
             f'database "{item.database}": nothing is kept that it could go back to',

@@ -48,7 +48,7 @@ async def plan_retirement(
 
     Nothing to delete gives an empty plan.
     """
-    kept = kept_of(world, item)
+    kept = kept_of(world.registry, item)
     if kept and item.prevent_destroy:
         raise PlanRefused(
             f'database "{item.database}": lifecycle.prevent_destroy forbids to delete what is kept of it',

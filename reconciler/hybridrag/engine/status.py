@@ -116,7 +116,8 @@ class _Place:
 async def status(world: World, names: Iterable[str] = ()) -> Status:
     """Look at everything; nothing that is broken hides the rest, and a dead server costs its time once."""
     items = world.chosen(names)
-    places = {item.database: _places(world, item) for item in items}
+    pointer, registry = world.pointer.held(), world.registry.held()
+    places = {item.database: _places(world, item, pointer.current(item.database)) for item in items}
     every = [place for group in places.values() for place in group]
     wanted = {place.name for item in items for place in item.places} | {place.backend for place in every}
     files = [place for place in every if place.type == JSON]
@@ -140,7 +141,7 @@ async def status(world: World, names: Iterable[str] = ()) -> Status:
                 servers,
                 next((place.name for place in item.places if place.type != JSON), elsewhere),
                 _migration(item, group, records.get(item.database), targets.get(item.database), live),
-                kept_of(world, item),
+                kept_of(registry, item),
             )
         )
     return Status(
@@ -161,9 +162,8 @@ async def health(world: World) -> dict[str, Look]:
     return await _servers(world, list(world.backends))
 
 
-def _places(world: World, item: Wanted) -> list[_Place]:
-    """The backends that serve a database, as the registry has it; one, unless its slots lie apart."""
-    entry = world.pointer.current(item.database)
+def _places(world: World, item: Wanted, entry: Facts) -> list[_Place]:
+    """The backends that serve a database, as its registry entry has it; one, unless its slots lie apart."""
     current = in_use(entry)
     found = []
     for name in dict.fromkeys(current.values()):
