@@ -59,7 +59,7 @@ def test_to_postgres_and_back_to_files(project: Project) -> None:
     want(project, "files")
     assert "copy 527 records to files" in project.ok("plan")
     assert EQUAL in apply(project)
-    assert "on files" in project.ok("status") or "files" in project.ok("db", "list")
+    assert registry(project)["backend"] == "files"
     after = published(project)
     assert after.keys() == before.keys()
     for name in before:
@@ -134,7 +134,7 @@ def test_vectors_in_milvus_and_the_rest_in_postgres_and_back(mixed: Project) -> 
     want(mixed, {"kv": "pg", "doc_status": "pg", "vector": "vectors", "graph": "pg"})
     plan = mixed.ok("plan")
     assert "migrate.notes@vectors" in mixed.ok("plan", "--json")
-    assert plan.count("pause") >= 1
+    assert plan.count("  · pause ") == 1
     apply(mixed)
     assert EQUAL in mixed.ok("verify", "notes")
     assert json.loads(context(mixed))["data"] == json.loads(first)["data"]

@@ -127,6 +127,7 @@ def test_killed_again_and_again_while_somebody_writes(project: Project, control:
     known = [name for name in inserted(control) if name in there]
     assert known == inserted(control)[: len(known)]
     assert len(known) >= 1
+    assert not list(project.data.glob(".hybridrag/*")), "a killed run's links were left behind"
 
 
 def test_a_writer_that_cannot_be_stopped_is_told_and_started_again(project: Project, control: Path) -> None:

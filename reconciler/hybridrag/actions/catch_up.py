@@ -5,7 +5,7 @@ Where nothing was written, which is told by the source's fingerprint, there is n
 
 from __future__ import annotations
 
-from hybridrag.errors import PlanRefused, SourceUnreadable, VerificationFailed
+from hybridrag.errors import PlanRefused, VerificationFailed
 from hybridrag.migrate.catching_up import apart, catch_up
 from hybridrag.migrate.digest import NamespaceDigest
 from hybridrag.migrate.examining import examine_source
@@ -13,7 +13,7 @@ from hybridrag.migrate.leaving_out import LeftOut
 from hybridrag.migrate.progress import Meter
 from hybridrag.model.events import Warned
 
-from .bad_records import keeping, left_out_of, quarantined
+from .bad_records import accept, keeping, left_out_of, quarantined
 from .base import Context, held_id
 from .migrate import changed
 
@@ -46,13 +46,7 @@ class CatchUp:
                 wanted, found = await examine_source(
                     reader, part.target, part.streams, context.batch, meter, keep
                 )
-                if found.refused_total and not context.quarantine:
-                    space, key, why = found.refused[0]
-                    raise SourceUnreadable(
-                        f'backend "{part.backend.name}" cannot hold {found.refused_total:,} records that were written '
-                        f'meanwhile: {space} "{key}": {why}',
-                        hint="repair or remove these records in the source, then run hybridrag apply again",
-                    )
+                accept(context, part, found)
             left_out = LeftOut(found.left_out)
             quarantined(context, left_out)
         meter = Meter(context.emit, context.step.id, "catching up", 0)

@@ -13,7 +13,7 @@ from hybridrag.model.events import Warned
 from hybridrag.model.plan import HazardKind
 from hybridrag.model.ports import Reader
 
-from .bad_records import left_out_of
+from .bad_records import accept, left_out_of
 from .base import Context, Part
 from .room import stopped_before_full
 
@@ -53,6 +53,7 @@ class Migrate:
                         raise changed(move.database)
                     # What stays behind was decided for another state: decide again.
                     _, found = await examine_source(reader, part.target, part.streams, context.batch, meter)
+                    accept(context, part, found)
                     left_out = LeftOut(found.left_out)
                 await copy(left_out.of(reader), writer, part.streams, done, context.batch, meter)
                 if not live(context) and await reader.fingerprint() != fingerprint:

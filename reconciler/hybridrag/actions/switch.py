@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hybridrag.model.data import Slot
+
 from .base import Context
 from .migrate import changed
 
@@ -16,13 +18,14 @@ class Switch:
         return f'backend {" and ".join(names)} serves "{context.database}"'
 
     async def do(self, context: Context) -> None:
+        left: dict[frozenset[Slot], str] = {}
         for part in context.parts:
             facts, _ = await part.target.observe()
             state = facts.get("source_fingerprint") if part.backend.mends else part.move.fingerprint
-            if await part.source.reader().fingerprint() != state:
+            fingerprint = left[frozenset(part.move.slots)] = await part.source.reader().fingerprint()
+            if fingerprint != state:
                 raise changed(context.database)
         for part in context.parts:
             # The marks go first: a target that serves must never look like an unfinished copy of ours.
             await part.target.mark(part.move.migration_id, "switched")
-        left = {frozenset(part.move.slots): part.move.fingerprint for part in context.parts}
         context.pointer.point(context.database, context.path, context.placement, context.workspace, left=left)

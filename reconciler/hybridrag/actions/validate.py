@@ -7,15 +7,13 @@ formed as the target would hold it, what the target cannot hold is named or put 
 
 from __future__ import annotations
 
-from hybridrag.errors import PlanRefused, SourceUnreadable
+from hybridrag.errors import PlanRefused
 from hybridrag.migrate.examining import examine_source
 from hybridrag.migrate.leaving_out import LeftOut
 from hybridrag.migrate.progress import Meter
-from hybridrag.model.plan import HazardKind
-from hybridrag.model.ports import Examination
 
-from .bad_records import keeping, left_out_of, quarantined
-from .base import Context, Part
+from .bad_records import accept, keeping, left_out_of, quarantined
+from .base import Context
 from .migrate import at_one_moment, live, refuse_unfinished
 from .room import refuse_without_room
 
@@ -47,7 +45,7 @@ class Validate:
                 tables, examination = await examine_source(
                     reader, part.target, part.streams, context.batch, meter, keep
                 )
-                _accept(context, part, examination)
+                accept(context, part, examination)
                 if not live(context) and await reader.fingerprint() != part.move.fingerprint:
                     raise PlanRefused(
                         f'database "{context.database}" was written while it was examined',
@@ -57,24 +55,4 @@ class Validate:
         context.memory.put_left_out(part.move.examined_id, LeftOut(examination.left_out).to_bytes())
         context.memory.put_digests(
             part.move.examined_id, {name: table.to_bytes() for name, table in tables.items()}
-        )
-
-
-def _accept(context: Context, part: Part, examination: Examination) -> None:
-    if examination.refused_total and not context.quarantine:
-        shown = "; ".join(f'{space} "{key}": {reason}' for space, key, reason in examination.refused[:5])
-        more = f" (and {examination.refused_total - 5:,} more)" if examination.refused_total > 5 else ""
-        raise SourceUnreadable(
-            f'backend "{part.backend.name}" cannot hold {examination.refused_total:,} of '
-            f"{part.total:,} records: {shown}{more}",
-            hint="repair or remove these records in the source, then run hybridrag apply again; or have them put aside: "
-            f"databases.{context.database}.migration.on_bad_record: quarantine",
-        )
-    if examination.lost and HazardKind.FIELD_LOSS not in context.allowed:
-        shown = ", ".join(
-            f"{space}.{name} ({count:,} records)" for (space, name), count in sorted(examination.lost.items())
-        )
-        raise PlanRefused(
-            f'backend "{part.backend.name}" has no place for these fields: {shown}',
-            hint="to move everything else and leave them behind: hybridrag apply --allow field_loss",
         )

@@ -22,7 +22,9 @@ def linked(folder: Path, names: Collection[str]) -> Iterator[Path]:
     LightRAG 1.5 replaces its files, 1.4 writes them in place: then there is no such moment while it writes.
     """
     place = folder / PLACE / f"snapshot-{os.getpid()}"
-    shutil.rmtree(place, ignore_errors=True)
+    for left in place.parent.glob("snapshot-*"):
+        if left == place or not _alive(left.name.partition("-")[2]):
+            shutil.rmtree(left, ignore_errors=True)
     place.mkdir(parents=True)
     try:
         for path in files.present(folder, names):
@@ -38,3 +40,14 @@ def linked(folder: Path, names: Collection[str]) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
         with contextlib.suppress(OSError):
             (folder / PLACE).rmdir()  # only where nothing else of ours is in it
+
+
+def _alive(pid: str) -> bool:
+    """Whether the run that made a snapshot is still there; a killed one leaves its links behind."""
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True
