@@ -75,6 +75,17 @@ def db(line: str) -> str:
         # rules between parts
         (db("backend: gp"), "11:14", 'backend "gp" is not declared (did you mean "pg"?)'),
         (
+            db("backend: {kv: pg, doc_status: pg, vector: pg, graph: gp}"),
+            "11:58",
+            'backend "gp" is not declared (did you mean "pg"?)',
+        ),
+        (
+            HEAD + DATABASES + "  n-b: {path: b, backend: pg, embedding: {dim: 1}}\n"
+            "  n_b: {path: c, backend: {kv: pg, doc_status: pg, vector: pg, graph: pg}, embedding: {dim: 1}}\n",
+            "10:3",
+            'the databases "n-b" and "n_b" use the same workspace of backend "pg"',
+        ),
+        (
             HEAD + DATABASES + "  n-b: {path: b, backend: pg, embedding: {dim: 1}}\n"
             "  n_b: {path: c, backend: pg, embedding: {dim: 1}}\n",
             "10:3",

@@ -24,7 +24,7 @@ def cross_problems(root: Node, document: object, real_path: Callable[[str], str 
     for name, database in databases.items():
         if not isinstance(database, dict):
             continue
-        path, backend = database.get("path"), database.get("backend")
+        path = database.get("path")
         if isinstance(path, str) and path:
             folder = real_path(path)
             here = ("databases", name, "path")
@@ -35,18 +35,29 @@ def cross_problems(root: Node, document: object, real_path: Callable[[str], str 
                 yield _shared(root, name, folders[folder], "path", "the same folder")
             else:
                 folders[folder] = name
-        if not isinstance(backend, str):
-            continue
-        if isinstance(backends, dict) and backend not in backends:
-            yield _unknown_backend(root, name, backend, backends)
-        elif _is_json(backends, backend):
-            continue  # files are kept apart by their folders
-        elif isinstance(workspace := database.get("workspace") or name.replace("-", "_"), str):
-            if (backend, workspace) in workspaces:
-                what = f"the same workspace of backend {quote(backend)}"
-                yield _shared(root, name, workspaces[backend, workspace], "workspace", what)
-            else:
-                workspaces[backend, workspace] = name
+        found = _backends_of(database.get("backend"))
+        if isinstance(backends, dict):
+            for backend, slot in found:
+                if backend not in backends:
+                    yield _unknown_backend(root, name, slot, backend, backends)
+            found = [(backend, slot) for backend, slot in found if backend in backends]
+        for backend in dict.fromkeys(backend for backend, _ in found):
+            if _is_json(backends, backend):
+                continue  # files are kept apart by their folders
+            if isinstance(workspace := database.get("workspace") or name.replace("-", "_"), str):
+                if (backend, workspace) in workspaces:
+                    what = f"the same workspace of backend {quote(backend)}"
+                    yield _shared(root, name, workspaces[backend, workspace], "workspace", what)
+                else:
+                    workspaces[backend, workspace] = name
+
+
+def _backends_of(named: object) -> list[tuple[str, str | None]]:
+    """(backend, the slot that names it; None where one name stands for all)."""
+    if isinstance(named, str):
+        return [(named, None)]
+    slots = named.items() if isinstance(named, dict) else ()
+    return [(backend, slot) for slot, backend in slots if isinstance(slot, str) and isinstance(backend, str)]
 
 
 def _is_json(backends: object, name: str) -> bool:
@@ -65,8 +76,10 @@ def _shared(root: Node, name: str, other: str, key: str, what: str) -> Problem:
     )
 
 
-def _unknown_backend(root: Node, name: str, backend: str, backends: dict[str, object]) -> Problem:
-    here = ("databases", name, "backend")
+def _unknown_backend(
+    root: Node, name: str, slot: str | None, backend: str, backends: dict[str, object]
+) -> Problem:
+    here = ("databases", name, "backend", *([slot] if slot else []))
     node = root.nearest(here)
     which = "the backend that this variable names" if node.variable else f"backend {quote(backend)}"
     near = "" if node.variable else suggestion(backend, backends)
