@@ -9,15 +9,16 @@ from pathlib import Path
 
 from hybridrag.errors import NotFound, SourceUnreadable
 from hybridrag.migrate.threads import ahead
-from hybridrag.model.data import ALL_SLOTS, BY_NAME, Batch, Slot, streams_of
+from hybridrag.model.data import ALL_SLOTS, BY_NAME, Batch, Slot, Vectors, streams_of
 from hybridrag.model.facts import Facts, Value, digest_of
-from hybridrag.model.ports import Embedding, Examination, Glance, KnownCounts, Selection, Store
+from hybridrag.model.ports import Embedding, Examination, Glance, KnownCounts, Nearest, Selection, Store
 
 from . import files, publishing, records
 from .counting import count_records
 from .glance import glance_folder, remembered
 from .graphml import read_graph
 from .kv import read_kv
+from .nearest import nearest
 from .snapshot import linked
 from .staging import current, load, manifests, staging_folder
 from .vectors import read_vectors
@@ -202,6 +203,12 @@ class JsonStore:
 
     def examine(self, batch: Batch, into: Examination) -> Batch:
         return records.examine(batch, into, self._embedding.dim)
+
+    async def nearest(
+        self, namespace: str, queries: Vectors, count: int, among: Sequence[Sequence[str]]
+    ) -> Nearest:
+        path = self._folder / files.file_of(namespace)
+        return await asyncio.to_thread(nearest, path, namespace, queries, count)
 
     async def related(self) -> list[str]:
         return []

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from hybridrag.errors import PlanRefused
-from hybridrag.model.data import Batch, Slot
+from hybridrag.model.data import Batch, Slot, Vectors
 from hybridrag.model.facts import Facts
-from hybridrag.model.ports import Embedding, Examination, Glance, SchemaMaker, Selection, Store
+from hybridrag.model.ports import Embedding, Examination, Glance, Nearest, SchemaMaker, Selection, Store
 
 from .client import Endpoint, connection
 from .collections import VECTORS, collection_names
 from .ledger import Ledger
+from .nearest import nearest
 from .observe import observe_store
 from .reader import MilvusReader
 from .rows import Shape
@@ -69,6 +70,15 @@ class MilvusStore:
             state=str(found["state"]) if found.get("state") else None,
         )
         return [mine, *[(await other.glance())[0] for other in others]]
+
+    async def nearest(
+        self, namespace: str, queries: Vectors, count: int, among: Sequence[Sequence[str]]
+    ) -> Nearest | None:
+        if self.selection().variables.get("MILVUS_METRIC_TYPE") != "COSINE":
+            return None
+        return await nearest(
+            self._endpoint, self._workspace, self._embedding, namespace, queries, count, among
+        )
 
     def written(self, migration_id: str) -> MilvusReader:
         return self.reader()

@@ -6,9 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from hybridrag.errors import PlanRefused
-from hybridrag.model.data import ALL_SLOTS, Batch, Slot, streams_of
+from hybridrag.model.data import ALL_SLOTS, Batch, Slot, Vectors, streams_of
 from hybridrag.model.facts import Facts
-from hybridrag.model.ports import Embedding, Examination, Glance, Recall, SchemaMaker, Selection, Store
+from hybridrag.model.ports import (
+    Embedding,
+    Examination,
+    Glance,
+    Nearest,
+    Recall,
+    SchemaMaker,
+    Selection,
+    Store,
+)
 
 from . import keeping
 from .building import Budget
@@ -17,6 +26,7 @@ from .endpoint import Endpoint
 from .glance import glance_workspaces
 from .indexes import column_type
 from .ledger import Ledger
+from .nearest import nearest
 from .observe import observe_store
 from .patching import PostgresMending
 from .reading import PostgresReader
@@ -103,6 +113,11 @@ class PostgresStore:
                 self._workspace,
             )
         return [f"{apart:,} chunk vectors disagree with their chunk in tokens or order"] if apart else []
+
+    async def nearest(
+        self, namespace: str, queries: Vectors, count: int, among: Sequence[Sequence[str]]
+    ) -> Nearest | None:
+        return await nearest(self._endpoint, self._workspace, self._embedding, namespace, queries, count)
 
     def written(self, migration_id: str) -> PostgresReader:
         return self.reader()
