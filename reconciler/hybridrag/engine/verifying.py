@@ -38,7 +38,14 @@ async def verify_database(world: World, name: str, emit: Emit) -> tuple[Report, 
     Raises NotFound without a source, BackendUnavailable without a target.
     """
     item = world.database(name)
-    pairs = [await _pair(world, item, part) for part in parts_of(item, world.pointer.current(name))]
+    parts = parts_of(item, world.pointer.current(name))
+    unmoved = [part for part in parts if _origins(world, item, part)[0] == _origins(world, item, part)[1]]
+    if len(unmoved) == len(parts):
+        raise NotFound(
+            f'database "{name}" was never moved; there is no other backend to compare with',
+            hint=f"set databases.{name}.backend in the spec, then run hybridrag plan",
+        )
+    pairs = [await _pair(world, item, part) for part in parts if part not in unmoved]
     step, total = f"verify.{name}", sum(pair.records for pair in pairs)
     examining = Meter(emit, step, "reading the source", total)
     comparing = Meter(emit, step, "comparing", total)
@@ -62,6 +69,14 @@ async def verify_database(world: World, name: str, emit: Emit) -> tuple[Report, 
         report.recall = await pair.target.recall()
         whole.add(report)
         written.update(dict.fromkeys(streams, pair.written))
+    for part in unmoved:
+        # Nothing to compare with, but records of other slots name these.
+        reader = world.store(item, part.source, part.slots).reader()
+        for stream in streams_of(part.slots):
+            async for batch in reader.read(stream, rows=item.batch):
+                here.add(batch)
+                there.add(batch)
+            written[stream] = reader
     whole.references = await compare_references(
         here, there, list(written), lambda name: written[name].read(name, rows=item.batch)
     )
@@ -78,13 +93,7 @@ async def _without(names: References, rest: Reader, streams: Iterable[str], rows
 
 
 async def _pair(world: World, item: Wanted, part: Part) -> _Pair:
-    target_name = JSON if part.target.type == JSON else part.target.name
-    origin = _origin(world, item, part) if part.in_place else part.source
-    if origin == target_name:
-        raise NotFound(
-            f'database "{item.database}" was never moved; there is no other backend to compare with',
-            hint=f"set databases.{item.database}.backend in the spec, then run hybridrag plan",
-        )
+    origin, target_name = _origins(world, item, part)
     for backend in (world.holder(origin), world.holder(target_name)):
         server, _ = await backend.observe()
         if not server.get("reachable"):
@@ -107,6 +116,12 @@ async def _pair(world: World, item: Wanted, part: Part) -> _Pair:
     begun = held.get("migration")
     written = target.reader() if part.in_place or begun is None else target.written(str(begun))
     return _Pair(source, target, written, sum(count for count in counts if isinstance(count, int)))
+
+
+def _origins(world: World, item: Wanted, part: Part) -> tuple[str, str]:
+    """(where a part came from, where it is or belongs), as facts name backends; the same for one that never moved."""
+    target = JSON if part.target.type == JSON else part.target.name
+    return _origin(world, item, part) if part.in_place else part.source, target
 
 
 def _origin(world: World, item: Wanted, part: Part) -> str:

@@ -289,6 +289,14 @@ class Store(Protocol):
         """
         ...
 
+    async def make_way(self, migration_id: str | None) -> None:
+        """Delete what these slots hold here, of this workspace alone and whoever wrote it; idempotent.
+
+        Files are left to the switch, which moves them aside. `migration_id` is the mark of the finished copy that was
+        seen, None for none; raises PlanRefused where another one stands there now.
+        """
+        ...
+
     async def close(self) -> None: ...
 
 

@@ -246,5 +246,8 @@ class JsonStore:
         except OSError as error:
             raise publishing.explain(error, self._folder) from error
 
+    async def make_way(self, migration_id: str | None) -> None:
+        """Files are moved aside when the new ones are switched to (`open_writer`, `replaces`)."""
+
     async def close(self) -> None:
         """Nothing is held open."""

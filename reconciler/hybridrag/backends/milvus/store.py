@@ -14,6 +14,7 @@ from .collections import VECTORS, collection_names
 from .ledger import Ledger
 from .nearest import nearest
 from .observe import observe_store
+from .overwriting import make_way
 from .reader import MilvusReader
 from .rows import Shape
 from .writer import MilvusWriterSession, drop, locked
@@ -124,6 +125,9 @@ class MilvusStore:
                 )
             await drop(opened, lock, collection_names(self._workspace, self._embedding).values())
             await ledger.forget()  # last, so that a kill in between leaves it ours
+
+    async def make_way(self, migration_id: str | None) -> None:
+        await make_way(self._endpoint, self._workspace, self._embedding, migration_id)
 
     async def close(self) -> None:
         """Connections live only as long as the call that needs them."""

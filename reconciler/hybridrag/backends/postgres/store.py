@@ -28,6 +28,7 @@ from .indexes import column_type
 from .ledger import Ledger
 from .nearest import nearest
 from .observe import observe_store
+from .overwriting import make_way
 from .patching import PostgresMending
 from .reading import PostgresReader
 from .recall import SAMPLE, measure
@@ -168,6 +169,9 @@ class PostgresStore:
 
     async def destroy_kept(self, migration_id: str | None) -> None:
         await keeping.destroy(self._endpoint, self._workspace, self._embedding, self._slots, migration_id)
+
+    async def make_way(self, migration_id: str | None) -> None:
+        await make_way(self._endpoint, self._workspace, self._embedding, self._slots, migration_id)
 
     async def close(self) -> None:
         """Connections live only as long as the call that needs them."""
