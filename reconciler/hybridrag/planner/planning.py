@@ -219,7 +219,8 @@ def _part(
         raise found[0]
     key = JSON if part.target.type == JSON else part.target.name
     target = observation.of(store_thing(item.database, key, part.slots))
-    kept = entry.get(f"kept/{key}") is not None
+    # Files were kept in the folder that the registry knows.
+    kept = entry.get(f"kept/{key}") is not None and (key != JSON or entry.get("path") in (None, item.path))
     foreign = is_foreign(part, target, identity, kept)
     if foreign:
         refuse_serving(item, part, entry)
