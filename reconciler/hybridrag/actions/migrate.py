@@ -14,7 +14,7 @@ from hybridrag.model.ports import Reader
 
 from .bad_records import accept, left_out_of
 from .base import Context, Part
-from .overwriting import consent, make_way
+from .overwriting import make_way
 from .room import stopped_before_full
 
 DONE = ("copied", "verified", "switched")
@@ -31,7 +31,6 @@ class Migrate:
         return None
 
     async def do(self, context: Context) -> None:
-        consent(context)
         await make_way(context)
         await stopped_before_full(context, self._copy(context))
 

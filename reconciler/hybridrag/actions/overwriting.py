@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from hybridrag.errors import PlanRefused
 from hybridrag.model.facts import Facts, digest_of
-from hybridrag.model.plan import HazardKind
+from hybridrag.model.plan import HazardKind, Plan
 
 from .base import Context
 
@@ -17,14 +19,18 @@ def seen_in(facts: Facts) -> str:
     return digest_of({name: value for name, value in facts.items() if name.startswith(told)})[:16]
 
 
-def consent(context: Context) -> None:
-    """Raises PlanRefused for a hazard of the step that deletes data and was not allowed."""
-    for hazard in context.step.hazards:
-        if hazard.kind in _CONSENT and hazard.kind not in context.allowed:
-            raise PlanRefused(
-                f'database "{context.database}": {hazard.detail}',
-                hint=f"if that is meant: hybridrag apply --allow {hazard.kind.value}",
-            )
+def refuse_without_consent(plan: Plan, allowed: Collection[HazardKind]) -> None:
+    """Raises PlanRefused for a hazard that deletes data and was not allowed; before anything is done or read."""
+    for step in plan.steps:
+        for hazard in step.hazards:
+            if hazard.kind in _CONSENT and hazard.kind not in allowed:
+                about = plan.moves[step.target].database if step.target in plan.moves else step.target
+                other = f", or set databases.{about}.workspace to a free name"
+                raise PlanRefused(
+                    f'database "{about}": {hazard.detail}',
+                    hint=f"if that is meant: hybridrag apply --allow {hazard.kind.value}"
+                    + (other if hazard.kind is HazardKind.OVERWRITE else ""),
+                )
 
 
 async def make_way(context: Context) -> None:
