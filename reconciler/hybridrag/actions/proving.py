@@ -8,6 +8,7 @@ from hybridrag.migrate.verifying import Held
 from hybridrag.migrate.watching import Watched
 from hybridrag.model.events import Warned
 from hybridrag.model.ports import Reader
+from hybridrag.model.services import Memory
 
 from .bad_records import left_out_of
 from .base import Context
@@ -22,9 +23,9 @@ class ReadBefore(Held):
     They count only while both sides are in the state in which they were made.
     """
 
-    def __init__(self, context: Context, state: str) -> None:
-        self._memory = context.memory
-        self._name = f"{context.part.move.migration_id} read"
+    def __init__(self, memory: Memory, migration_id: str, state: str) -> None:
+        self._memory = memory
+        self._name = f"{migration_id} read"
         self._state = state.encode()
         known = self._memory.digests(self._name)
         same = known.pop(_STATE, None) == self._state
@@ -34,7 +35,8 @@ class ReadBefore(Held):
     @classmethod
     async def of(cls, context: Context, written: Reader) -> ReadBefore:
         """Asks for the target's present state; the source's is the one that was examined."""
-        return cls(context, f"{context.part.move.fingerprint} {await written.fingerprint()}")
+        move = context.part.move
+        return cls(context.memory, move.migration_id, f"{move.fingerprint} {await written.fingerprint()}")
 
     def get(self, namespace: str) -> NamespaceDigest | None:
         table = self._tables.get(namespace)

@@ -53,6 +53,8 @@ class Verify:
                 if (table := before.get(name)) is None:
                     table = await digest_target(written, name, context.batch, meter)
                     before.put(name, table)
+                else:
+                    meter.add(table.records, 0)
                 held[name] = table
             meter.tell()
             context.memory.put_digests(

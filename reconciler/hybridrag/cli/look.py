@@ -56,12 +56,18 @@ def verify(settings: Settings, database: str) -> None:
     and which vectors its engine finds nearest. Writes nothing."""
     from hybridrag.actions.verify import failed
     from hybridrag.engine import verify_database
+    from hybridrag.errors import Interrupted
     from hybridrag.render.run_text import RunDisplay
     from hybridrag.render.verify_report import show_verified, verify_json
 
     env = settings.environment()
     with RunDisplay(settings.out(to_stderr=True), quiet=settings.quiet or settings.json) as display:
-        report, examination = asyncio.run(verify_database(env.world, database, display.on_event))
+        try:
+            report, examination = asyncio.run(verify_database(env.world, database, display.on_event))
+        except KeyboardInterrupt:
+            raise Interrupted(
+                "interrupted; nothing was written", hint=f"hybridrag verify {database} begins anew"
+            ) from None
     if settings.json:
         settings.print_json(verify_json(database, report, examination))
     if not report.equal:

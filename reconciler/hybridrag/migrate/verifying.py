@@ -146,6 +146,8 @@ async def compare(
         if found is None:
             found = await digest_target(reader, namespace, rows, meter)
             held.put(namespace, found)
+        else:
+            meter.add(found.records, 0)
         before = report.missing, report.extra, report.different
         report.records += table.records
         if buckets := table.differing(found):
