@@ -129,6 +129,8 @@ def test_case(name: str) -> None:
     assert list(plan.moves) == expect.get("moves", [])
     for name, replaced in expect.get("replaces", {}).items():
         assert plan.moves[name].replaces == replaced
+    told = " ".join(hazard.detail for hazard in plan.hazards)
+    assert all(words in told for words in expect.get("words", []))
     assert list(plan.in_place) == expect.get("in_place", [])
     assert list(plan.warnings) == expect.get("warnings", [])
     _holds_for_every_plan(plan)
@@ -169,7 +171,7 @@ _value = st.one_of(
 )  # fmt: skip
 _fact_names = st.sampled_from(
     ["type", "reachable", "state", "migration", "source_fingerprint", "fingerprint", "bytes", "exists", "missing", "problem",
-     "hint", "backend", "backend_type", "drifted", "slot/vector", "slot/kv", "slot_type/vector", "kept/json", "kept/pg", "left_behind/pg",
+     "hint", "backend", "backend_type", "drifted", "taken/pg", "taken/json", "slot/vector", "slot/kv", "slot_type/vector", "kept/json", "kept/pg", "left_behind/pg",
      "kept_state/pg/kv+doc_status+vector+graph", "schema", "paused", "foreign_vectors", "neighbours/chunks", "damaged/kv_store_x.json",
      "dim/vdb_chunks.json", "version_num", "version", "pgvector", "pgvector_available", "superuser", "may_create_schema",
      "may_create_tables", "encoding", "standby", "", "dim/", "records/"]

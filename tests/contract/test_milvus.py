@@ -654,3 +654,29 @@ async def test_lightrag_answers_as_on_files_and_goes_on_writing(tmp_path: Path, 
     assert same(one["before"], other["before"]) == []
     assert same(one["after"], other["after"], ignore=["created_at"]) == []
     assert one["after"] != one["before"]
+
+
+async def test_other_vectors_give_way_when_they_must_and_no_neighbour(
+    milvus: MilvusServer, vector_database: str, store: MilvusStore
+) -> None:
+    """Ours or of another model: the workspace's collections go, a neighbour's stay, and only under the mark that was seen."""
+    client = milvus.client(vector_database)
+    other = milvus.backend(vector_database).store("unused", "other", EMBEDDING)
+    newer = milvus.backend(vector_database).store("unused", "notes", Embedding(model="newer", dim=96))
+    await move(source().reader(), other)
+    await move(source().reader(), store)
+    with pytest.raises(PlanRefused, match="taken over by another migration meanwhile"):
+        await newer.make_way(FIRST)  # it is not finished: whoever makes it may go on
+    await store.mark(FIRST, "switched")
+    before = set(client.list_collections())
+    with pytest.raises(PlanRefused, match="taken over by another migration meanwhile"):
+        await newer.make_way("somebody-else")
+    assert set(client.list_collections()) == before
+    facts, _ = await newer.observe()
+    assert facts["foreign_vectors"]
+    await newer.make_way(str(facts["migration"]))
+    await newer.make_way(None)  # once more, as after a kill
+    assert set(client.list_collections()) == {name for name in before if not name.startswith("notes_")}
+    assert (await verified(source().reader(), other)).equal
+    facts, _ = await newer.observe()
+    assert (facts["foreign_vectors"], facts["migration"]) == (None, None)

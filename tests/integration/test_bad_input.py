@@ -484,15 +484,17 @@ OTHER_DATA = {
 
 
 @pytest.mark.parametrize("statements", OTHER_DATA.values(), ids=OTHER_DATA.keys())
-def test_a_workspace_with_other_data_is_never_written(
+def test_a_workspace_with_other_data_is_not_written_unasked(
     untouched: Project, server: Server, empty: str, statements: tuple[str, str]
 ) -> None:
-    """Rows that are not ours stop the plan; they are neither overwritten nor mixed with ours."""
+    """Rows that are not ours stop an apply before its first step; they are neither overwritten nor mixed with ours."""
     run_sql(server.dsn(empty), *statements, "SELECT 1")
     there = relations(server.dsn(empty))
-    for command in ("plan", "apply"):
-        done = untouched.run(command, *(["--auto-approve"] if command == "apply" else []))
-        assert_refused(done, 5, 'workspace "notes"', "already holds other data", "databases.notes.workspace")
+    assert "! overwrite" in untouched.ok("plan")
+    done = untouched.run("apply", "--auto-approve")
+    assert_refused(
+        done, 5, 'workspace "notes"', "holds other data", "--allow overwrite", "databases.notes.workspace"
+    )
     assert relations(server.dsn(empty)) == there
     assert rows_held(server.dsn(empty)) == 1
 

@@ -219,7 +219,6 @@ def test_what_migrate_refuses(project: Project) -> None:
     assert "nothing is switched unverified" in refused(
         project, 1, "migrate", "notes", "--to", "pg", "--no-verify"
     )
-    assert "not supported yet" in refused(project, 1, "migrate", "notes", "--to", "pg", "--force")
     assert 'served by "files"' in refused(project, 2, "migrate", "notes", "--to", "pg", "--from", "postgres")
     assert "neither a backend" in refused(project, 3, "migrate", "notes", "--to", "nowhere")
     assert "password" in refused(project, 3, "migrate", "notes", "--to", "pg", TEST_PG_PASSWORD="wrong")

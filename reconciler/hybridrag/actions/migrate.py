@@ -10,11 +10,11 @@ from hybridrag.migrate.examining import examine_source
 from hybridrag.migrate.leaving_out import LeftOut
 from hybridrag.migrate.progress import Meter
 from hybridrag.model.events import Warned
-from hybridrag.model.plan import HazardKind
 from hybridrag.model.ports import Reader
 
 from .bad_records import accept, left_out_of
 from .base import Context, Part
+from .overwriting import make_way
 from .room import stopped_before_full
 
 DONE = ("copied", "verified", "switched")
@@ -31,7 +31,7 @@ class Migrate:
         return None
 
     async def do(self, context: Context) -> None:
-        _consent(context)
+        await make_way(context)
         await stopped_before_full(context, self._copy(context))
 
     async def _copy(self, context: Context) -> None:
@@ -70,15 +70,6 @@ def at_one_moment(context: Context) -> contextlib.AbstractAsyncContextManager[Re
     """The source as it is to be read: where somebody may write it, by a snapshot."""
     reader = context.part.source.reader()
     return reader.snapshot() if live(context) else contextlib.nullcontext(reader)
-
-
-def _consent(context: Context) -> None:
-    for hazard in context.step.hazards:
-        if hazard.kind is HazardKind.REPLACE_KEPT and hazard.kind not in context.allowed:
-            raise PlanRefused(
-                f'database "{context.database}": {hazard.detail}',
-                hint=f"if that is meant: hybridrag apply --allow {hazard.kind.value}",
-            )
 
 
 async def refuse_unfinished(context: Context, part: Part) -> None:

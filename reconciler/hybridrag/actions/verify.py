@@ -10,6 +10,7 @@ from hybridrag.migrate.verifying import Report, compare, digest_target
 
 from .bad_records import left_out_of
 from .base import Context, held_id
+from .proving import ReadBefore, Told
 
 
 class Verify:
@@ -45,20 +46,32 @@ class Verify:
         meter = Meter(context.emit, context.step.id, "comparing", part.total)
         facts, _ = await part.target.observe()
         live = context.halter is not None
+        before = await ReadBefore.of(context, written)
         if part.backend.mends and (live or facts.get("source_fingerprint") != move.fingerprint):
-            held = {name: await digest_target(written, name, context.batch, meter) for name in part.streams}
+            held = {}
+            for name in part.streams:
+                if (table := before.get(name)) is None:
+                    table = await digest_target(written, name, context.batch, meter)
+                    before.put(name, table)
+                else:
+                    meter.add(table.records, 0)
+                held[name] = table
             meter.tell()
             context.memory.put_digests(
                 held_id(move.migration_id), {name: table.to_bytes() for name, table in held.items()}
             )
             equal = not apart(expected, held) and not await part.target.related()
+            before.drop()
             # Also back: a mark of an earlier run does not vouch for what was found now.
             await part.target.mark(move.migration_id, "verified" if equal else "copied")
             return
         source = left_out_of(context).of(part.source.reader())
-        report = await compare(source, part.target, written, expected, context.batch, meter)
+        told = Told(written)
+        report = await compare(source, part.target, told.reader, expected, context.batch, meter, before)
+        before.drop()
         if not report.equal:
             raise failed(move.database, report)
+        told.tell(context, before)
         context.memory.put_digests(held_id(move.migration_id), known)
         await part.target.mark(move.migration_id, "verified")
 
@@ -66,9 +79,10 @@ class Verify:
 def failed(database: str, report: Report) -> VerificationFailed:
     """The error that lists what differs, by key and field."""
     least = "at least " if report.truncated else ""
-    lines = [str(difference) for difference in report.listed[:10]] + report.broken_rules
+    lines = [*map(str, report.listed[:10]), *report.broken_rules, *report.wrong]
+    counts = f"{least}{report.missing:,} missing, {report.extra:,} extra, {report.different:,} different"
     return VerificationFailed(
-        f'database "{database}": source and target differ: {least}{report.missing:,} missing, {report.extra:,} extra, '
-        f"{report.different:,} different; nothing was switched\n    " + "\n    ".join(lines),
+        f'database "{database}": source and target differ: {counts}; nothing was switched\n    '
+        + "\n    ".join(lines),
         hint="look at these records in both backends; if the source changed, run hybridrag apply again",
     )

@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from hybridrag.model.events import Event
     from hybridrag.model.plan import HazardKind
 
-HAZARDS = ["data_copy", "writer_pause", "shared_index", "field_loss", "restart", "other_data", "replace_kept"]
+HAZARDS = [
+    "data_copy",
+    "writer_pause",
+    "shared_index",
+    "field_loss",
+    "restart",
+    "other_data",
+    "replace_kept",
+    "overwrite",
+]
 
 
 @click.command()
@@ -50,7 +59,7 @@ def apply(
     planned = _planned(env, plan_file, targets, exclude)
     out = settings.out()
     if not settings.json and not plan_file and not settings.quiet:
-        show_plan(out, planned.plan)
+        show_plan(out, planned.plan, allowed=[HazardKind(name) for name in allow])
     if planned.plan.empty:
         if settings.json:
             settings.print_json({"outcome": "done", "steps": {}, "changes": 0})

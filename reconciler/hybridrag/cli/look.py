@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
 
 import click
-from rich.markup import escape
 
 from .common import Settings, command_options
 
@@ -54,30 +52,25 @@ def health(settings: Settings) -> None:
 @click.argument("database")
 @command_options
 def verify(settings: Settings, database: str) -> None:
-    """Compare a database's JSON files with its backend again, record by record, both ways."""
+    """Compare a database with what it was moved from: record by record both ways, what records say of one another,
+    and which vectors its engine finds nearest. Writes nothing."""
     from hybridrag.actions.verify import failed
     from hybridrag.engine import verify_database
+    from hybridrag.errors import Interrupted
     from hybridrag.render.run_text import RunDisplay
+    from hybridrag.render.verify_report import show_verified, verify_json
 
     env = settings.environment()
     with RunDisplay(settings.out(to_stderr=True), quiet=settings.quiet or settings.json) as display:
-        report, examination = asyncio.run(verify_database(env.world, database, display.on_event))
+        try:
+            report, examination = asyncio.run(verify_database(env.world, database, display.on_event))
+        except KeyboardInterrupt:
+            raise Interrupted(
+                "interrupted; nothing was written", hint=f"hybridrag verify {database} begins anew"
+            ) from None
     if settings.json:
-        listed = [asdict(difference) for difference in report.listed]
-        counts = {"missing": report.missing, "extra": report.extra, "different": report.different}
-        settings.print_json({"database": database, "equal": report.equal, "records": report.records, **counts,
-                             "refused": examination.refused_total, "differences": listed,
-                             "broken_rules": report.broken_rules,
-                             "recall": None if report.recall is None else round(report.recall.share, 4)})  # fmt: skip
+        settings.print_json(verify_json(database, report, examination))
     if not report.equal:
         raise failed(database, report)
     if not settings.json:
-        settings.out().print(f"[good]equal[/]: {report.records:,} records, 0 missing, 0 extra, 0 different")
-        if report.recall is not None:
-            settings.out().print(f"[{'warn' if report.recall.remedy else 'good'}]index[/]: {report.recall}")
-        if examination.refused_total:
-            name, key, reason = examination.refused[0]
-            settings.out().print(
-                f"[warn]![/] {examination.refused_total:,} records of the source cannot be held there and were left out; "
-                f'the first: {escape(name)} "{escape(key)}": {escape(reason)}'
-            )
+        show_verified(settings.out(), report, examination)

@@ -63,7 +63,7 @@ CODES: dict[type[HybridragError], int] = {
 )
 @click.option("--resume", is_flag=True, help="Always so: a copy goes on from its last checkpoint.")
 @click.option("--verify/--no-verify", default=True, help="Compare every record before switching; always on.")
-@click.option("--force", is_flag=True, help="For a target that is not empty; not supported yet.")
+@click.option("--force", is_flag=True, help="Overwrite what the target holds; the plan names it.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
 @click.option("--yes", "--auto-approve", "yes", is_flag=True, help="Do not ask on a terminal.")
 @command_options
@@ -90,6 +90,7 @@ def migrate(
     Exit codes: 0, 1 not found, 2 source error, 3 target error, 4 verification failed, 5 interrupted with a
     checkpoint saved, 9 an apply runs.
     """
+    from hybridrag.model.plan import HazardKind
     from hybridrag.spec import SpecFiles
 
     from .backend_choice import choose
@@ -98,11 +99,6 @@ def migrate(
 
     if not verify:
         raise HybridragError("--no-verify is refused: nothing is switched unverified", hint="leave it out")
-    if force:
-        raise HybridragError(
-            "--force is not supported yet: a target that holds other data is never written to",
-            hint=f"set databases.{database}.workspace to a free name, or empty that workspace yourself",
-        )
     change = SpecChange(lambda: SpecFiles(settings.paths()))
     spec = change.spec
     before = settings.assembled(spec).world
@@ -125,15 +121,17 @@ def migrate(
         error.exit_code = SOURCE
         raise
     job = Job(database, _type_of(before, database), world.backend(choice.name).type)
+    allowed = [HazardKind.OVERWRITE] if force else []
     if dry_run:
-        show(settings, planned)
+        show(settings, planned, allowed)
         return
     if not settings.json and not settings.quiet:
-        show(settings, planned)
+        show(settings, planned, allowed)
+    _refuse_overwriting(planned, allowed)
     if not yes and not settings.json and sys.stdin.isatty() and (planned.plan.steps or change.files):
         click.confirm(f'\nMove "{database}" to "{choice.name}"?', default=False, err=True, abort=True)
     try:
-        report = carry_out(settings, change, planned, job, batch=batch_size)
+        report = carry_out(settings, change, planned, job, batch=batch_size, allowed=allowed)
     except HybridragError as error:
         if isinstance(error, NotFound) or (
             isinstance(error, PlanRefused) and _source_moved(world, planned, database)
@@ -185,12 +183,23 @@ def planned_for(world: World, database: str) -> Planned:
     return asyncio.run(plan_world(world, [database]))
 
 
-def show(settings: Settings, planned: Planned) -> None:
+def _refuse_overwriting(planned: Planned, allowed: Sequence[HazardKind]) -> None:
+    """Before the spec is written: a step would refuse it as well, only later."""
+    from hybridrag.model.plan import HazardKind
+
+    for hazard in planned.plan.hazards:
+        if hazard.kind is HazardKind.OVERWRITE and hazard.kind not in allowed:
+            raise PlanRefused(
+                hazard.detail, hint="if that is meant, add --force; --dry-run only shows the plan"
+            )
+
+
+def show(settings: Settings, planned: Planned, allowed: Sequence[HazardKind] = ()) -> None:
     """The plan, for people or as JSON."""
     from hybridrag.render.plan_text import show_plan
 
     if not settings.json:
-        show_plan(settings.out(), planned.plan)
+        show_plan(settings.out(), planned.plan, allowed=allowed)
         return
     plan = planned.plan
     steps = [

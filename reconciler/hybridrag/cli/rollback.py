@@ -109,7 +109,7 @@ def _carry_over(
     serving = source or next(iter(world.serving(world.database(database)).values())).type
     job = Job(database, serving, world.database(database).backend_type)
     if dry_run or not (settings.json or settings.quiet):
-        show(settings, planned)
+        show(settings, planned, [HazardKind.REPLACE_KEPT])
         _warn(settings, database, back)
     if dry_run:
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hybridrag.errors import HybridragError, SpecInvalid
@@ -16,6 +16,7 @@ from hybridrag.model.wanted import Wanted
 from hybridrag.planner import JSON, Part, parts_of, store_thing
 
 from .pointer import RegistryPointer
+from .taken import taken
 from .world import World
 
 STORE_TIMEOUT_S = 60.0
@@ -80,7 +81,7 @@ async def observe(world: World, items: Sequence[Wanted]) -> Seen:
     await asyncio.gather(*questions)
     for item in items:
         facts[f"registry/{item.database}"] = _registry_facts(
-            world, pointer, item, parts[item.database], current[item.database]
+            world, pointer, item, parts[item.database], current[item.database], facts
         )
     for name in set(open_pauses(world.journal_path)) & current.keys():
         facts[f"journal/{name}"] = {"paused": True}
@@ -94,15 +95,25 @@ def _ends(part: Part) -> list[str]:
 
 
 def _registry_facts(
-    world: World, pointer: RegistryPointer, item: Wanted, parts: Sequence[Part], entry: Facts
+    world: World,
+    pointer: RegistryPointer,
+    item: Wanted,
+    parts: Sequence[Part],
+    entry: Facts,
+    facts: Mapping[str, Facts],
 ) -> Facts:
-    """The entry, and whether it tells another address of the place in use than the spec."""
+    """The entry, whether it tells another address of the place in use than the spec, and whose the wanted place is."""
     drifted = None
     if all(part.in_place for part in parts) and (entry.get("backend") or entry.get("slot/kv")):
         placement = {slot: world.backend(place.name) for slot, place in item.placement.items()}
         # A backend whose place cannot be resolved says so in its own facts.
         with contextlib.suppress(SpecInvalid):
             drifted = not pointer.agrees(item.database, item.path, placement, item.workspace) or None
+    for part in parts:
+        name = JSON if part.target.type == JSON else part.target.name
+        held = facts.get(store_thing(item.database, name, part.slots), {})
+        if not part.in_place and (held.get("exists") or held.get("foreign_vectors")):
+            entry = {**entry, f"taken/{name}": taken(world, item, world.backend(part.target.name))}
     return {**entry, "drifted": drifted}
 
 

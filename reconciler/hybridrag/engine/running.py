@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from hybridrag.actions import BY_VERB, ONE_PART, Context, Part
+from hybridrag.actions.overwriting import refuse_without_consent
 from hybridrag.errors import HybridragError, Interrupted, NotConverged
 from hybridrag.journal import Journal, Lease
 from hybridrag.model.data import streams_of
@@ -97,6 +98,7 @@ class Run:
             )
             error: BaseException | None = None
             try:
+                refuse_without_consent(self._plan, self._allowed)
                 for step in self._plan.steps:
                     lease.check()
                     await self._step(step, journal)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hybridrag.errors import BackendUnavailable, NotFound
 from hybridrag.migrate.examining import examine_source
 from hybridrag.migrate.leaving_out import LeftOut
+from hybridrag.migrate.neighbours import Sample, compare_neighbours
 from hybridrag.migrate.progress import Meter
+from hybridrag.migrate.references import References, compare_references
 from hybridrag.migrate.verifying import Report, compare
-from hybridrag.model.data import streams_of
+from hybridrag.migrate.watching import Watched
+from hybridrag.model.data import Slot, streams_of
 from hybridrag.model.events import Emit
 from hybridrag.model.ports import Examination, Reader, Store
 from hybridrag.model.wanted import Wanted
@@ -29,31 +33,67 @@ class _Pair:
 
 
 async def verify_database(world: World, name: str, emit: Emit) -> tuple[Report, Examination]:
-    """Both passes, in constant memory. Raises NotFound without a source, BackendUnavailable without a target."""
+    """Both passes, in constant memory, and what the records say of one another, wherever their slots lie.
+
+    Raises NotFound without a source, BackendUnavailable without a target.
+    """
     item = world.database(name)
-    pairs = [await _pair(world, item, part) for part in parts_of(item, world.pointer.current(name))]
+    parts = parts_of(item, world.pointer.current(name))
+    unmoved = [part for part in parts if _origins(world, item, part)[0] == _origins(world, item, part)[1]]
+    if len(unmoved) == len(parts):
+        raise NotFound(
+            f'database "{name}" was never moved; there is no other backend to compare with',
+            hint=f"set databases.{name}.backend in the spec, then run hybridrag plan",
+        )
+    pairs = [await _pair(world, item, part) for part in parts if part not in unmoved]
     step, total = f"verify.{name}", sum(pair.records for pair in pairs)
     examining = Meter(emit, step, "reading the source", total)
     comparing = Meter(emit, step, "comparing", total)
     whole, examination = Report(), Examination()
+    here, there = References(), References()
+    written: dict[str, Reader] = {}
     for pair in pairs:
-        reader, streams = pair.source.reader(), streams_of(pair.source.slots)
-        expected, found = await examine_source(reader, pair.target, streams, item.batch, examining)
+        reader, streams, sample = pair.source.reader(), streams_of(pair.source.slots), Sample()
+        watched = Watched(reader, here, sample)
+        expected, found = await examine_source(watched, pair.target, streams, item.batch, examining)
         examination.add(found)
         rest = LeftOut(found.left_out).of(reader)
-        whole.add(await compare(rest, pair.target, pair.written, expected, item.batch, comparing))
-        whole.recall = whole.recall or await pair.target.recall()
+        await _without(here, rest, LeftOut(found.left_out).streams, item.batch)
+        report = await compare(
+            rest, pair.target, Watched(pair.written, there), expected, item.batch, comparing
+        )
+        vectors = [report.streams[name] for name in streams_of({Slot.VECTOR}) if name in report.streams]
+        if vectors and not any(each.missing or each.extra or each.different for each in vectors):
+            # Of other vectors others are nearest, which says nothing.
+            report.parity = await compare_neighbours(rest, pair.target, sample, item.batch)
+        report.recall = await pair.target.recall()
+        whole.add(report)
+        written.update(dict.fromkeys(streams, pair.written))
+    for part in unmoved:
+        # Nothing to compare with, but records of other slots name these.
+        reader = world.store(item, part.source, part.slots).reader()
+        for stream in streams_of(part.slots):
+            async for batch in reader.read(stream, rows=item.batch):
+                here.add(batch)
+                there.add(batch)
+            written[stream] = reader
+    whole.references = await compare_references(
+        here, there, list(written), lambda name: written[name].read(name, rows=item.batch)
+    )
+    whole.rules = len(there.broken(list(written)))
     return whole, examination
 
 
+async def _without(names: References, rest: Reader, streams: Iterable[str], rows: int) -> None:
+    """What stays behind must be missed by nobody: these streams are gathered again without it."""
+    for name in streams:
+        names.forget(name)
+        async for batch in rest.read(name, rows=rows):
+            names.add(batch)
+
+
 async def _pair(world: World, item: Wanted, part: Part) -> _Pair:
-    target_name = JSON if part.target.type == JSON else part.target.name
-    origin = _origin(world, item, part) if part.in_place else part.source
-    if origin == target_name:
-        raise NotFound(
-            f'database "{item.database}" was never moved; there is no other backend to compare with',
-            hint=f"set databases.{item.database}.backend in the spec, then run hybridrag plan",
-        )
+    origin, target_name = _origins(world, item, part)
     for backend in (world.holder(origin), world.holder(target_name)):
         server, _ = await backend.observe()
         if not server.get("reachable"):
@@ -76,6 +116,12 @@ async def _pair(world: World, item: Wanted, part: Part) -> _Pair:
     begun = held.get("migration")
     written = target.reader() if part.in_place or begun is None else target.written(str(begun))
     return _Pair(source, target, written, sum(count for count in counts if isinstance(count, int)))
+
+
+def _origins(world: World, item: Wanted, part: Part) -> tuple[str, str]:
+    """(where a part came from, where it is or belongs), as facts name backends; the same for one that never moved."""
+    target = JSON if part.target.type == JSON else part.target.name
+    return _origin(world, item, part) if part.in_place else part.source, target
 
 
 def _origin(world: World, item: Wanted, part: Part) -> str:

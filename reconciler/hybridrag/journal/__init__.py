@@ -13,7 +13,7 @@ from .reading import (
     open_pauses,
     progress,
 )
-from .registry import KeptEntry, Registry, RegistryEntry, RegistryFile, facts_of
+from .registry import KeptEntry, Registry, RegistryEntry, RegistryFile, SlotEntry, facts_of
 
 __all__ = [
     "Journal",
@@ -25,6 +25,7 @@ __all__ = [
     "RegistryEntry",
     "RegistryFile",
     "RunRecord",
+    "SlotEntry",
     "facts_of",
     "is_running",
     "known_counts",

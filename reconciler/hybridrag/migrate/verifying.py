@@ -16,7 +16,9 @@ from hybridrag.model.data import Batch
 from hybridrag.model.ports import Examination, Reader, Recall, Store
 
 from .digest import NamespaceDigest, bucket_of, record_digest
+from .neighbours import Parity
 from .progress import Meter
+from .references import Broken
 
 LISTED = 20
 """Differences that are named; all are counted."""
@@ -40,9 +42,23 @@ class Difference:
         return f"{self.namespace} {self.key!r}: {self.kind}{where}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamReport:
+    """What a comparison found in one stream; see `Report`."""
+
+    records: int
+    missing: int
+    extra: int
+    different: int
+
+
 @dataclass(slots=True, kw_only=True)
 class Report:
-    """What a comparison found. `records` were compared; the counts are exact unless `truncated`."""
+    """What a comparison found. `records` were compared; the counts are exact unless `truncated`.
+
+    `references` are rules between streams that the target breaks, of `rules` that were looked at; `parity` is None where
+    neighbours were not compared.
+    """
 
     records: int = 0
     missing: int = 0
@@ -52,6 +68,10 @@ class Report:
     broken_rules: list[str] = field(default_factory=list)
     recall: Recall | None = None
     truncated: bool = False
+    streams: dict[str, StreamReport] = field(default_factory=dict)
+    references: list[Broken] = field(default_factory=list)
+    rules: int = 0
+    parity: Parity | None = None
 
     def add(self, other: Report) -> None:
         """Take in what the comparison of another part of the same database found."""
@@ -63,10 +83,33 @@ class Report:
         self.broken_rules += other.broken_rules
         self.truncated |= other.truncated
         self.recall = self.recall or other.recall
+        self.streams.update(other.streams)
+        self.references += other.references
+        self.rules += other.rules
+        self.parity = self.parity or other.parity
 
     @property
     def equal(self) -> bool:
-        return not (self.missing or self.extra or self.different or self.broken_rules)
+        """Every record is the same on both sides, and the target breaks no rule that the source keeps."""
+        return not (self.missing or self.extra or self.different or self.broken_rules or self.wrong)
+
+    @property
+    def wrong(self) -> list[str]:
+        """What is wrong although records may be equal, in words."""
+        found = [str(broken) for broken in self.references if broken.new]
+        if self.parity is not None and self.parity.apart:
+            found += [str(self.parity), *self.parity.listed]
+        return found
+
+
+class Held:
+    """Tables of streams as read back before. This one knows nothing, and keeps nothing."""
+
+    def get(self, namespace: str) -> NamespaceDigest | None:
+        return None
+
+    def put(self, namespace: str, table: NamespaceDigest) -> None:
+        """Called when a stream was read to its end."""
 
 
 async def digest_target(reader: Reader, namespace: str, rows: int, meter: Meter) -> NamespaceDigest:
@@ -85,19 +128,37 @@ async def compare(
     expected: dict[str, NamespaceDigest],
     rows: int,
     meter: Meter,
+    held: Held | None = None,
 ) -> Report:
-    """Read back what was written to the target and compare it with what the source says it must hold."""
+    """Read back what was written to the target and compare it with what the source says it must hold.
+
+    `held` knows the tables of streams that need not be read again.
+    """
     report = Report()
     reader = written
+    held = held or Held()
 
     def form(batch: Batch) -> Batch:
         return target.examine(batch, Examination())
 
     for namespace, table in expected.items():
-        found = await digest_target(reader, namespace, rows, meter)
+        found = held.get(namespace)
+        if found is None:
+            found = await digest_target(reader, namespace, rows, meter)
+            held.put(namespace, found)
+        else:
+            meter.add(found.records, 0)
+        before = report.missing, report.extra, report.different
         report.records += table.records
         if buckets := table.differing(found):
             await _narrow(namespace, source, reader, form, table, found, buckets, rows, report)
+        missing, extra, different = (
+            now - then
+            for now, then in zip((report.missing, report.extra, report.different), before, strict=True)
+        )
+        report.streams[namespace] = StreamReport(
+            records=table.records, missing=missing, extra=extra, different=different
+        )
     meter.tell()
     report.broken_rules = await target.related()
     return report

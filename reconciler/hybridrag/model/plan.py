@@ -19,9 +19,12 @@ class HazardKind(str, enum.Enum):
     RESTART = "restart"
     OTHER_DATA = "other_data"
     REPLACE_KEPT = "replace_kept"
+    OVERWRITE = "overwrite"
 
 
-NEEDS_CONSENT = frozenset({HazardKind.FIELD_LOSS, HazardKind.OTHER_DATA, HazardKind.REPLACE_KEPT})
+NEEDS_CONSENT = frozenset(
+    {HazardKind.FIELD_LOSS, HazardKind.OTHER_DATA, HazardKind.REPLACE_KEPT, HazardKind.OVERWRITE}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +61,8 @@ class Move:
     """Some slots of one database going from the backend in use to the desired one.
 
     `id` is the database's name, or tells the parts of one apart. `replaces` names the migration whose kept copy
-    in the target gives way to this one.
+    in the target gives way to this one. `overwrites` names what was seen in the target that is nobody's we know, and gives
+    way as well.
     """
 
     id: str
@@ -70,6 +74,7 @@ class Move:
     fingerprint: str
     migration_id: str
     replaces: str | None = None
+    overwrites: str | None = None
 
     @property
     def examined_id(self) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from hybridrag.errors import HybridragError
 
-from .data import ALL_SLOTS, Batch, Slot
+from .data import ALL_SLOTS, Batch, Slot, Vectors
 from .facts import Facts
 from .room import Room
 
@@ -193,6 +193,17 @@ class Recall:
         return f"{found}; {self.remedy}" if self.remedy else found
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nearest:
+    """(key, cosine similarity) of the vectors nearest to each query, best first, as an engine compares them.
+
+    `tolerance`: by how much the engine's way of keeping vectors may change a similarity.
+    """
+
+    found: list[list[tuple[str, float]]]
+    tolerance: float
+
+
 KnownCounts = Callable[[str], Mapping[str, tuple[str, int]]]
 """Counts remembered of a folder: namespace -> (identity of its file when it was counted, records)."""
 
@@ -235,6 +246,16 @@ class Store(Protocol):
         """How many of the nearest vectors LightRAG's own search finds; None where no index stands between. Read-only."""
         ...
 
+    async def nearest(
+        self, namespace: str, queries: Vectors, count: int, among: Sequence[Sequence[str]]
+    ) -> Nearest | None:
+        """The `count` vectors nearest to each query, by the engine's own comparison and without its index.
+
+        An engine that has no such search looks among the keys that are given for each query. Queries may be left out
+        at the end when they take too long. None where nothing can be compared. Read-only.
+        """
+        ...
+
     async def related(self) -> list[str]:
         """Rules between streams that this store breaks, in words; empty when it is sound. Read-only."""
         ...
@@ -265,6 +286,14 @@ class Store(Protocol):
 
         For a copy that does not serve any more. `migration_id` is the mark that was seen on it, None for none; raises
         PlanRefused where another one stands there now.
+        """
+        ...
+
+    async def make_way(self, migration_id: str | None) -> None:
+        """Delete what these slots hold here, of this workspace alone and whoever wrote it; idempotent.
+
+        Files are left to the switch, which moves them aside. `migration_id` is the mark of the finished copy that was
+        seen, None for none; raises PlanRefused where another one stands there now.
         """
         ...
 

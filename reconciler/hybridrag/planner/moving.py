@@ -12,6 +12,7 @@ from hybridrag.model.plan import Hazard, HazardKind, Move, Step
 from hybridrag.model.wanted import Wanted
 
 from .estimate import disk_bytes, examine_s, migrate_s, verify_s
+from .overwriting import overwrite_hazard
 from .parts import JSON, Part, names
 from .stores import total
 
@@ -91,7 +92,7 @@ def moving(
         ),
         behind=behind,
         reclaims=reclaims,
-        hazards=_hazards(part, move, records, target, reclaims=reclaims),
+        hazards=_hazards(item, part, move, records, target, reclaims=reclaims),
     )
 
 
@@ -104,7 +105,9 @@ def _differs(part: Part) -> str:
     return f'backend in use{f" for {shown}" if shown else ""} is "{part.source}", the spec says "{part.target.name}"'
 
 
-def _hazards(part: Part, move: Move, records: int, target: Facts, *, reclaims: bool) -> tuple[Hazard, ...]:
+def _hazards(
+    item: Wanted, part: Part, move: Move, records: int, target: Facts, *, reclaims: bool
+) -> tuple[Hazard, ...]:
     copied = "what differs is written" if reclaims else f"{records:,} records are copied"
     copy = Hazard(kind=HazardKind.DATA_COPY, detail=f"{copied}; the source stays as it is")
     found = [copy]
@@ -123,6 +126,8 @@ def _hazards(part: Part, move: Move, records: int, target: Facts, *, reclaims: b
                 detail=f"the copy that was kept in {part.target.name} is deleted to make room for the present data",
             )
         )
+    if move.overwrites is not None:
+        found.append(overwrite_hazard(item, part, target, move.migration_id))
     return tuple(found)
 
 

@@ -49,6 +49,7 @@ class MoveModel(Strict):
     fingerprint: str
     migration_id: str
     replaces: str | None
+    overwrites: str | None = None
 
 
 class PlanFile(Strict):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from hybridrag.actions.overwriting import seen_in
 from hybridrag.errors import BackendUnavailable, HybridragError, PlanRefused
 from hybridrag.model.facts import Facts, Observation
 from hybridrag.model.plan import Move, Plan, Step
 from hybridrag.model.wanted import Place, Wanted
 
 from .moving import bracket, completing, moving
+from .overwriting import is_foreign, refuse_serving
 from .parts import JSON, Part, in_use, migration_id, parts_of, store_thing
 from .protect import Kept, kept_by, refuse_replaced
 from .provisioning import provision
@@ -134,7 +136,10 @@ def _database(item: Wanted, observation: Observation, problems: Problems, warnin
     open_parts = [
         moving(item, each.part, each.move, each.source, each.target, reclaims=each.reclaims)
         for each in planned
-        if each.target.get("state") != "switched" or each.move.replaces or each.reclaims
+        if each.target.get("state") != "switched"
+        or each.move.replaces
+        or each.move.overwrites
+        or each.reclaims
     ]
     made.steps += (
         bracket(item, moving_parts, open_parts, made.steps) if open_parts else [completing(item, parts)]
@@ -214,8 +219,15 @@ def _part(
         raise found[0]
     key = JSON if part.target.type == JSON else part.target.name
     target = observation.of(store_thing(item.database, key, part.slots))
-    kept = entry.get(f"kept/{key}") is not None
-    replaces = usable_target(item, part, target, identity, kept)
+    # Files were kept in the folder that the registry knows.
+    kept = entry.get(f"kept/{key}") is not None and (key != JSON or entry.get("path") in (None, item.path))
+    foreign = is_foreign(part, target, identity, kept)
+    if foreign:
+        refuse_serving(item, part, entry)
+        # Files give way when they are switched to; a server's rows before they are copied to.
+        replaces = "overwritten" if part.target.type == JSON else None
+    else:
+        replaces = usable_target(item, part, target, identity, kept)
     reclaims = replaces is not None and reclaimable(part, entry, target, fingerprint)
     if reclaims:
         replaces = None
@@ -223,7 +235,7 @@ def _part(
         finished = not replaces and target.get("state") in ("copied", "verified")
         if finished or reclaims:  # a finished copy of an earlier state: what changed is carried over
             identity = str(target.get("migration"))
-    unknown = target.get("state") == "switched" and not replaces and not reclaims
+    unknown = target.get("state") == "switched" and not replaces and not reclaims and not foreign
     if unknown and target.get("source_fingerprint") != fingerprint:
         raise PlanRefused(
             f'database "{item.database}": backend "{part.target.name}" was already switched to, but the registry does not '
@@ -240,5 +252,6 @@ def _part(
         fingerprint=fingerprint,
         migration_id=identity,
         replaces=replaces,
+        overwrites=seen_in(target) if foreign else None,
     )
     return _Planned(part=part, move=move, source=source, target=target, reclaims=reclaims)

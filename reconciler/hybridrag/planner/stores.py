@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from hybridrag.errors import BackendUnavailable, NotFound, PlanRefused, SourceRefused, SourceUnreadable
-from hybridrag.model.data import NAMESPACES, Slot, streams_of
+from hybridrag.model.data import Slot, streams_of
 from hybridrag.model.facts import Facts
 from hybridrag.model.plan import owner_of
 from hybridrag.model.wanted import Wanted
 
+from .overwriting import held, holds, place
 from .parts import JSON, Part, kept_state
 
 
@@ -94,19 +95,17 @@ def usable_target(item: Wanted, part: Part, facts: Facts, identity: str, kept: b
         begun = None
     if begun is not None and owner_of(str(begun)) != owner_of(identity):
         raise PlanRefused(
-            f'database "{item.database}": {_place(item, part)} holds the unfinished copy of another database',
+            f'database "{item.database}": {place(item, part)} holds the unfinished copy of another database',
             hint=f"set databases.{item.database}.workspace to a free name, or finish the other migration first",
         )
     if kept and (facts.get("state") == "switched" or begun is None):
-        return str(begun) if begun is not None else "kept" if _holds(facts) else None
+        return str(begun) if begun is not None else "kept" if holds(facts) else None
     if kept and part.target.type == JSON:
         return "kept"  # the files still stand beside our unfinished copy
-    if begun is None and _holds(facts):
+    if begun is None and holds(facts):
         raise PlanRefused(
-            f'database "{item.database}": {_place(item, part)} already holds other data ({_held(facts)})',
-            hint=f"set databases.{item.database}.workspace to a free name, or empty that workspace yourself"
-            if part.target.type != JSON
-            else "hybridrag status shows what serves the database; move these files away if nothing needs them",
+            f'database "{item.database}": {place(item, part)} holds data of several migrations ({held(part, facts)})',
+            hint=f"set databases.{item.database}.workspace to a free name, or empty that workspace yourself",
         )
     return None
 
@@ -127,19 +126,3 @@ def reclaimable(part: Part, entry: Facts, target: Facts, fingerprint: str) -> bo
             return True
     noted = entry.get(kept_state(part))
     return finished and noted is not None and target.get("fingerprint") == noted
-
-
-def _place(item: Wanted, part: Part) -> str:
-    if part.target.type == JSON:
-        return f'the folder "{item.path}"'
-    return f'workspace "{item.workspace}" in backend "{part.target.name}"'
-
-
-def _holds(facts: Facts) -> bool:
-    return any(count(facts, namespace.name) for namespace in NAMESPACES) or bool(facts.get("foreign_vectors"))
-
-
-def _held(facts: Facts) -> str:
-    held = {namespace.name: count(facts, namespace.name) for namespace in NAMESPACES}
-    shown = ", ".join(f"{number:,} {name}" for name, number in held.items() if number)
-    return shown or f"vectors in {facts.get('foreign_vectors')}"

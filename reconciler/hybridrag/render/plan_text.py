@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from rich.console import Console
 from rich.markup import escape
 
-from hybridrag.model.plan import Plan
+from hybridrag.model.plan import NEEDS_CONSENT, HazardKind, Plan
 
 from .units import duration, plural, size
 
 _SYMBOLS = {"provision": "+", "migrate": "~", "switch": "~"}
 
 
-def show_plan(out: Console, plan: Plan, *, told_next: str | None = None) -> None:
-    """Steps in order, each with its reason, size, estimate and hazards; a summary; what to run next."""
+def show_plan(
+    out: Console, plan: Plan, *, told_next: str | None = None, allowed: Collection[HazardKind] = ()
+) -> None:
+    """Steps in order, each with its reason, size, estimate and hazards; a summary; what to run next.
+
+    `allowed` are hazards that need no more consent.
+    """
     out.print(f"Environment [verb]{escape(plan.environment)}[/]")
     for name in plan.in_place:
         out.print(f"  [good]=[/] {escape(name)} is where the spec wants it")
@@ -42,5 +49,9 @@ def show_plan(out: Console, plan: Plan, *, told_next: str | None = None) -> None
         f"\n[verb]Plan:[/] {plural(len(plan.steps), 'step')}, {plural(len(plan.moves), 'database')} to move, "
         f"{plural(records, 'record')}, about {duration(total)}. No embedding and no LLM call."
     )
+    kinds = {hazard.kind for hazard in plan.hazards} & NEEDS_CONSENT - set(allowed)
+    if kinds:
+        options = " ".join(f"--allow {kind.value}" for kind in sorted(kinds))
+        out.print(f"[warn]needs consent[/]: hybridrag apply {options}")
     if told_next is not None:
         out.print(f"[next]→ {escape(told_next)}[/]")

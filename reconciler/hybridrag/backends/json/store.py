@@ -9,15 +9,16 @@ from pathlib import Path
 
 from hybridrag.errors import NotFound, SourceUnreadable
 from hybridrag.migrate.threads import ahead
-from hybridrag.model.data import ALL_SLOTS, BY_NAME, Batch, Slot, streams_of
+from hybridrag.model.data import ALL_SLOTS, BY_NAME, Batch, Slot, Vectors, streams_of
 from hybridrag.model.facts import Facts, Value, digest_of
-from hybridrag.model.ports import Embedding, Examination, Glance, KnownCounts, Selection, Store
+from hybridrag.model.ports import Embedding, Examination, Glance, KnownCounts, Nearest, Selection, Store
 
 from . import files, publishing, records
 from .counting import count_records
 from .glance import glance_folder, remembered
 from .graphml import read_graph
 from .kv import read_kv
+from .nearest import nearest
 from .snapshot import linked
 from .staging import current, load, manifests, staging_folder
 from .vectors import read_vectors
@@ -203,6 +204,12 @@ class JsonStore:
     def examine(self, batch: Batch, into: Examination) -> Batch:
         return records.examine(batch, into, self._embedding.dim)
 
+    async def nearest(
+        self, namespace: str, queries: Vectors, count: int, among: Sequence[Sequence[str]]
+    ) -> Nearest:
+        path = self._folder / files.file_of(namespace)
+        return await asyncio.to_thread(nearest, path, namespace, queries, count)
+
     async def related(self) -> list[str]:
         return []
 
@@ -238,6 +245,9 @@ class JsonStore:
             await asyncio.to_thread(publishing.destroy, self._folder, self._slots, migration_id)
         except OSError as error:
             raise publishing.explain(error, self._folder) from error
+
+    async def make_way(self, migration_id: str | None) -> None:
+        """Files are moved aside when the new ones are switched to (`open_writer`, `replaces`)."""
 
     async def close(self) -> None:
         """Nothing is held open."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from hybridrag.errors import PlanRefused
-from hybridrag.model.data import Batch, Slot
+from hybridrag.model.data import Batch, Slot, Vectors
 from hybridrag.model.facts import Facts
-from hybridrag.model.ports import Embedding, Examination, Glance, SchemaMaker, Selection, Store
+from hybridrag.model.ports import Embedding, Examination, Glance, Nearest, SchemaMaker, Selection, Store
 
 from .client import Endpoint, connection
 from .collections import VECTORS, collection_names
 from .ledger import Ledger
+from .nearest import nearest
 from .observe import observe_store
+from .overwriting import make_way
 from .reader import MilvusReader
 from .rows import Shape
 from .writer import MilvusWriterSession, drop, locked
@@ -70,6 +72,15 @@ class MilvusStore:
         )
         return [mine, *[(await other.glance())[0] for other in others]]
 
+    async def nearest(
+        self, namespace: str, queries: Vectors, count: int, among: Sequence[Sequence[str]]
+    ) -> Nearest | None:
+        if self.selection().variables.get("MILVUS_METRIC_TYPE") != "COSINE":
+            return None
+        return await nearest(
+            self._endpoint, self._workspace, self._embedding, namespace, queries, count, among
+        )
+
     def written(self, migration_id: str) -> MilvusReader:
         return self.reader()
 
@@ -114,6 +125,9 @@ class MilvusStore:
                 )
             await drop(opened, lock, collection_names(self._workspace, self._embedding).values())
             await ledger.forget()  # last, so that a kill in between leaves it ours
+
+    async def make_way(self, migration_id: str | None) -> None:
+        await make_way(self._endpoint, self._workspace, self._embedding, migration_id)
 
     async def close(self) -> None:
         """Connections live only as long as the call that needs them."""

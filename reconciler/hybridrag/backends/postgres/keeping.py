@@ -30,7 +30,7 @@ async def reclaim(
     create_schema: Callable[[], Awaitable[None]],
 ) -> None:
     """See `Mending.reclaim`. LightRAG brings its tables up to date first: it may be a newer one than wrote them."""
-    async with _locked(endpoint, workspace, slots) as (opened, ledger):
+    async with locked(endpoint, workspace, slots) as (opened, ledger):
         await ledger.create()
         marks = await ledger.marks()
         for mark in marks.values():
@@ -40,14 +40,14 @@ async def reclaim(
                 or mark.state == "copying"
                 or not finished
             ):
-                raise _taken(endpoint, workspace)
+                raise taken_over(endpoint, workspace)
         busy = f'another session of hybridrag is creating tables in backend "{endpoint.name}"'
         await take(ledger.lock_schema, SCHEMA_PATIENCE_S, busy)
         await create_schema()
         await ledger.unlock_schema()
         async with opened.transaction():
             if marks and not await ledger.forget(marks, kept=next(iter(marks.values())).migration_id):
-                raise _taken(endpoint, workspace)
+                raise taken_over(endpoint, workspace)
             await ledger.begin(migration_id, RECLAIMED, {})
             await ledger.advance(migration_id, "copied")
 
@@ -60,12 +60,12 @@ async def destroy(
     migration_id: str | None,
 ) -> None:
     """See `Store.destroy_kept`. Rows and marks go in one transaction. Edges before nodes, as they hang on them."""
-    async with _locked(endpoint, workspace, slots) as (opened, ledger), opened.transaction():
+    async with locked(endpoint, workspace, slots) as (opened, ledger), opened.transaction():
         marks = await ledger.marks()
         if any(mark.migration_id != migration_id for mark in marks.values()):
-            raise _taken(endpoint, workspace)
+            raise taken_over(endpoint, workspace)
         if marks and not await ledger.forget(marks, kept=migration_id):
-            raise _taken(endpoint, workspace)
+            raise taken_over(endpoint, workspace)
         for namespace in sorted(streams_of(slots), key=lambda name: name != "edges"):
             table = table_name(namespace, embedding)
             if await opened.fetchval("SELECT to_regclass($1)", table):
@@ -73,7 +73,7 @@ async def destroy(
 
 
 @contextlib.asynccontextmanager
-async def _locked(
+async def locked(
     endpoint: Endpoint, workspace: str, slots: Iterable[Slot]
 ) -> AsyncIterator[tuple[asyncpg.Connection, Ledger]]:
     async with connection(endpoint, purpose="writer", read_only=False, patience_s=15) as opened:
@@ -83,7 +83,7 @@ async def _locked(
         yield opened, ledger
 
 
-def _taken(endpoint: Endpoint, workspace: str) -> PlanRefused:
+def taken_over(endpoint: Endpoint, workspace: str) -> PlanRefused:
     return PlanRefused(
         f'workspace "{workspace}" in backend "{endpoint.name}" was taken over by another migration meanwhile; '
         "nothing was changed",

@@ -202,7 +202,8 @@ async def observe_store(
                     name_of(table, index),
                 )
         if Slot.VECTOR in slots:
-            facts["foreign_vectors"] = await _foreign_vectors(opened, workspace, set(tables.values()))
+            others = await foreign_vectors(opened, workspace, set(tables.values()))
+            facts["foreign_vectors"] = ", ".join(others) or None
         facts.update(_as_source(endpoint, workspace, tables, tallies))
         if Slot.GRAPH in slots and not facts["records/nodes"]:
             facts.update(_in_age(workspace, await graph_in_age(opened, workspace)))
@@ -235,7 +236,7 @@ def _in_age(workspace: str, graph: str | None) -> dict[str, Value]:
     return {"exists": False, "missing": f"{words}, which cannot be read yet"}
 
 
-async def _foreign_vectors(opened: asyncpg.Connection, workspace: str, ours: set[str]) -> str | None:
+async def foreign_vectors(opened: asyncpg.Connection, workspace: str, ours: set[str]) -> list[str]:
     """Vector tables of another model (or without suffix) that hold rows of this workspace."""
     rows = await opened.fetch(
         r"SELECT tablename FROM pg_tables WHERE schemaname = current_schema() AND tablename LIKE 'lightrag\_vdb\_%'"
@@ -247,7 +248,7 @@ async def _foreign_vectors(opened: asyncpg.Connection, workspace: str, ours: set
             f'SELECT EXISTS (SELECT 1 FROM "{name}" WHERE workspace = $1)', workspace
         ):
             holding.append(name)
-    return ", ".join(sorted(holding)) or None
+    return sorted(holding)
 
 
 async def _details(opened: asyncpg.Connection, workspace: str, streams: list[str]) -> Facts:

@@ -6,9 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from hybridrag.errors import PlanRefused
-from hybridrag.model.data import ALL_SLOTS, Batch, Slot, streams_of
+from hybridrag.model.data import ALL_SLOTS, Batch, Slot, Vectors, streams_of
 from hybridrag.model.facts import Facts
-from hybridrag.model.ports import Embedding, Examination, Glance, Recall, SchemaMaker, Selection, Store
+from hybridrag.model.ports import (
+    Embedding,
+    Examination,
+    Glance,
+    Nearest,
+    Recall,
+    SchemaMaker,
+    Selection,
+    Store,
+)
 
 from . import keeping
 from .building import Budget
@@ -17,7 +26,9 @@ from .endpoint import Endpoint
 from .glance import glance_workspaces
 from .indexes import column_type
 from .ledger import Ledger
+from .nearest import nearest
 from .observe import observe_store
+from .overwriting import make_way
 from .patching import PostgresMending
 from .reading import PostgresReader
 from .recall import SAMPLE, measure
@@ -104,6 +115,11 @@ class PostgresStore:
             )
         return [f"{apart:,} chunk vectors disagree with their chunk in tokens or order"] if apart else []
 
+    async def nearest(
+        self, namespace: str, queries: Vectors, count: int, among: Sequence[Sequence[str]]
+    ) -> Nearest | None:
+        return await nearest(self._endpoint, self._workspace, self._embedding, namespace, queries, count)
+
     def written(self, migration_id: str) -> PostgresReader:
         return self.reader()
 
@@ -153,6 +169,9 @@ class PostgresStore:
 
     async def destroy_kept(self, migration_id: str | None) -> None:
         await keeping.destroy(self._endpoint, self._workspace, self._embedding, self._slots, migration_id)
+
+    async def make_way(self, migration_id: str | None) -> None:
+        await make_way(self._endpoint, self._workspace, self._embedding, self._slots, migration_id)
 
     async def close(self) -> None:
         """Connections live only as long as the call that needs them."""

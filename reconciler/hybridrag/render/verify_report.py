@@ -1,0 +1,76 @@
+"""What `hybridrag verify` found: for people, and as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from hybridrag.migrate.verifying import Report
+from hybridrag.model.data import printable
+from hybridrag.model.ports import Examination
+
+
+def verify_json(database: str, report: Report, examination: Examination) -> dict[str, Any]:
+    """Everything that was looked at."""
+    parity = report.parity
+    return {
+        "database": database,
+        "equal": report.equal,
+        "records": report.records,
+        "missing": report.missing,
+        "extra": report.extra,
+        "different": report.different,
+        "truncated": report.truncated,
+        "streams": {name: asdict(found) for name, found in report.streams.items()},
+        "refused": examination.refused_total,
+        "differences": [asdict(difference) for difference in report.listed],
+        "broken_rules": report.broken_rules,
+        "recall": None if report.recall is None else round(report.recall.share, 4),
+        "parity": None
+        if parity is None
+        else {
+            "queries": parity.queries,
+            "agreed": parity.agreed,
+            "nearest": parity.nearest,
+            "worst_deviation": parity.worst,
+            "tolerance": parity.tolerance,
+            "listed": parity.listed,
+        },
+        "references": {
+            "rules": report.rules,
+            "broken": [
+                {
+                    "rule": broken.rule.name,
+                    "words": broken.rule.words,
+                    "names": broken.names,
+                    "as_in_source": broken.as_in_source,
+                    "listed": [
+                        {"record": printable(record), "misses": printable(name)}
+                        for record, name in broken.listed
+                    ],
+                }
+                for broken in report.references
+            ],
+        },
+    }
+
+
+def show_verified(out: Console, report: Report, examination: Examination) -> None:
+    """For a report that is `equal`: each proof in a line, and what is to be known beside it."""
+    out.print(f"[good]equal[/]: {report.records:,} records, 0 missing, 0 extra, 0 different")
+    out.print(f"[good]references[/]: {report.rules} rules, none broken that the source keeps")
+    for broken in report.references:
+        out.print(f"[warn]![/] {escape(str(broken))}")
+    if report.parity is not None:
+        out.print(f"[good]neighbours[/]: {report.parity}")
+    if report.recall is not None:
+        out.print(f"[{'warn' if report.recall.remedy else 'good'}]index[/]: {report.recall}")
+    if examination.refused_total:
+        name, key, reason = examination.refused[0]
+        out.print(
+            f"[warn]![/] {examination.refused_total:,} records of the source cannot be held there and were left out; "
+            f'the first: {escape(name)} "{escape(key)}": {escape(reason)}'
+        )
