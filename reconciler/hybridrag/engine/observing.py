@@ -103,7 +103,10 @@ def _registry_facts(
         # A backend whose place cannot be resolved says so in its own facts.
         with contextlib.suppress(SpecInvalid):
             drifted = not pointer.agrees(item.database, item.path, placement, item.workspace) or None
-    return {**entry, "drifted": drifted}
+    # A drift is a change of address; this is another place, where nothing would be found.
+    mislaid = pointer.mislaid(item.database, kept=True)
+    lost = {"mislaid": mislaid.what, "way_out": mislaid.hint} if mislaid else {}
+    return {**entry, "drifted": drifted, **lost}
 
 
 async def _limited(thing: str, question: Awaitable[tuple[Facts, Facts]]) -> tuple[Facts, Facts]:

@@ -48,6 +48,7 @@ async def plan_retirement(
 
     Nothing to delete gives an empty plan.
     """
+    world.refuse_mislaid(item)
     kept = kept_of(world.registry, item)
     if kept and item.prevent_destroy:
         raise PlanRefused(
@@ -93,7 +94,8 @@ async def plan_retirement(
                 id=f"retire.{move.id}",
                 verb="retire",
                 target=move.id,
-                summary=f"delete {one.records:,} records kept in {each.shown}",
+                summary=f"delete {one.records:,} records kept in {each.shown}"
+                + (f", and {found['drops']} with them" if found.get("drops") else ""),
                 reason="the time it is kept is over" if each.until <= now else "asked for before its time",
                 records=one.records,
                 bytes=one.bytes,
@@ -181,5 +183,6 @@ def _place(backend: Backend, item: Wanted) -> tuple[str, str]:
     if backend.type == "json":
         return "json", os.path.realpath(item.path)
     config = backend.registry_config(item.workspace)
-    address = {key: value for key, value in config.items() if not key.endswith(("_user", "_type"))}
+    how = ("_user", "_type", "isolation")
+    address = {key: value for key, value in config.items() if not key.endswith(how)}
     return backend.type, digest_of([address, item.workspace])

@@ -31,6 +31,7 @@ class _Pair:
 async def verify_database(world: World, name: str, emit: Emit) -> tuple[Report, Examination]:
     """Both passes, in constant memory. Raises NotFound without a source, BackendUnavailable without a target."""
     item = world.database(name)
+    world.refuse_mislaid(item)
     pairs = [await _pair(world, item, part) for part in parts_of(item, world.pointer.current(name))]
     step, total = f"verify.{name}", sum(pair.records for pair in pairs)
     examining = Meter(emit, step, "reading the source", total)

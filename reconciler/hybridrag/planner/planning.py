@@ -110,6 +110,8 @@ def provision_plan(environment: str, spec_digest: str, server: Place, observatio
 
 def _database(item: Wanted, observation: Observation, problems: Problems, warnings: list[str]) -> _Made:
     entry = observation.of(f"registry/{item.database}")
+    if entry.get("mislaid"):
+        raise PlanRefused(str(entry["mislaid"]), hint=str(entry.get("way_out")))
     made = _Made()
     for place in item.places:
         made.steps += provision(place, observation.of(f"backend/{place.name}"))
@@ -214,7 +216,15 @@ def _part(
         raise found[0]
     key = JSON if part.target.type == JSON else part.target.name
     target = observation.of(store_thing(item.database, key, part.slots))
+    if not target:  # its server does not run yet
+        target = {"creates": observation.of(f"backend/{key}").get("creates")}
     kept = entry.get(f"kept/{key}") is not None
+    known = in_use(entry)[part.ordered[0]] != JSON or any(name.startswith("kept/") for name in entry)
+    if target.get("elsewhere") and not known:
+        raise PlanRefused(
+            f'database "{item.database}": {target["elsewhere"]}, which was switched to, but the registry does not say so',
+            hint=f"set backends.{part.target.name}.isolation to what it was, or restore the registry",
+        )
     replaces = usable_target(item, part, target, identity, kept)
     reclaims = replaces is not None and reclaimable(part, entry, target, fingerprint)
     if reclaims:

@@ -6,7 +6,9 @@ nothing here may rely on the shape of the document.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+
+from hybridrag.backends import own_place
 
 from .nodes import Node
 from .problems import Problem, listing, quote, suggestion
@@ -21,6 +23,7 @@ def cross_problems(root: Node, document: object, real_path: Callable[[str], str 
         return
     workspaces: dict[tuple[str, str], str] = {}
     folders: dict[str, str] = {}
+    own_places: dict[tuple[str, str], str] = {}
     for name, database in databases.items():
         if not isinstance(database, dict):
             continue
@@ -35,18 +38,46 @@ def cross_problems(root: Node, document: object, real_path: Callable[[str], str 
                 yield _shared(root, name, folders[folder], "path", "the same folder")
             else:
                 folders[folder] = name
+        workspace = database.get("workspace") or name.replace("-", "_")
+        yield from _same_place(root, name, workspace, _named(backend, backends), own_places)
         if not isinstance(backend, str):
             continue
         if isinstance(backends, dict) and backend not in backends:
             yield _unknown_backend(root, name, backend, backends)
         elif _is_json(backends, backend):
             continue  # files are kept apart by their folders
-        elif isinstance(workspace := database.get("workspace") or name.replace("-", "_"), str):
+        elif isinstance(workspace, str):
             if (backend, workspace) in workspaces:
                 what = f"the same workspace of backend {quote(backend)}"
                 yield _shared(root, name, workspaces[backend, workspace], "workspace", what)
             else:
                 workspaces[backend, workspace] = name
+
+
+def _named(backend: object, backends: object) -> dict[str, Mapping[str, object]]:
+    """The entries that a database names, for all of its slots or one by one; those that are there."""
+    names = backend.values() if isinstance(backend, dict) else [backend]
+    known = backends if isinstance(backends, dict) else {}
+    return {
+        name: known[name] for name in names if isinstance(name, str) and isinstance(known.get(name), dict)
+    }
+
+
+def _same_place(
+    root: Node,
+    name: str,
+    workspace: object,
+    entries: Mapping[str, Mapping[str, object]],
+    taken: dict[tuple[str, str], str],
+) -> Iterator[Problem]:
+    """Databases whose own places on a server would have the same name."""
+    for backend, entry in entries.items():
+        found = own_place(backend, entry, workspace) if isinstance(workspace, str) else None
+        if found is None:
+            continue
+        place, words = found
+        if taken.setdefault(place, name) != name:
+            yield _shared(root, name, taken[place], "workspace", words)
 
 
 def _is_json(backends: object, name: str) -> bool:
