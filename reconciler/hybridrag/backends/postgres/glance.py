@@ -131,7 +131,7 @@ async def _sharing(opened: asyncpg.Connection, table: str) -> int:
     number: int = await opened.fetchval(
         f"WITH RECURSIVE found AS ((SELECT min(workspace) AS name FROM {table}) UNION ALL "
         f"SELECT (SELECT min(workspace) FROM {table} WHERE workspace > name) FROM found WHERE name IS NOT NULL) "
-        f"SELECT count(name) FROM (SELECT name FROM found LIMIT {MOST}) AS some"
+        f"SELECT count(name) FROM (SELECT name FROM found LIMIT {MOST}) AS listed"
     )
     return number
 
