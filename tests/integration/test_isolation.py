@@ -132,7 +132,7 @@ def test_two_databases_from_plan_to_retire(tmp_path: Path, server: Server, base:
     project.ok("rollback", "notes", "--yes")
     assert (notes,) in there(server, base)
     text = project.ok("retire", "notes", "--now", "--confirm", "notes")
-    assert f'and Postgres database "{notes}" with them' in text
+    assert f'and Postgres database "{notes}" itself' in text
     assert [name for (name,) in there(server, base)] == [papers]
 
 
@@ -160,7 +160,9 @@ def test_retire_waits_for_who_is_still_connected(tmp_path: Path, server: Server,
 
         opened = await asyncpg.connect(server.dsn(f"{base}_notes"))
         try:
-            return await asyncio.to_thread(said, project, "retire", "notes", "--now", "--confirm", "notes", code=4)
+            return await asyncio.to_thread(
+                said, project, "retire", "notes", "--now", "--confirm", "notes", code=4
+            )
         finally:
             await opened.close()
 
@@ -298,3 +300,58 @@ def test_two_applies_at_once(tmp_path: Path, server: Server, base: str) -> None:
     assert sorted(code == 0 for _, code in told) == [False, True], told
     assert not [text for text, _ in told if "Traceback" in text]
     assert there(server, base) == [(f"{base}_notes",)]
+
+
+def test_a_server_that_does_not_run_yet_and_slots_that_lie_apart(tmp_path: Path) -> None:
+    """Embedded, and only some slots there: the plan says what is made, LightRAG reads both places."""
+    server = "    provision: {driver: embedded}"
+    project = write(
+        tmp_path, server, "notes", backend="{kv: pg, doc_status: files, vector: pg, graph: files}"
+    )
+    try:
+        plan = said(project, "plan", code=0)
+        assert "create a Postgres database of its own in pg, copy" in plan
+        project.ok("apply", "--auto-approve")
+        assert "No changes" in project.ok("plan")
+        assert "北京图书馆" in project.ok("query", "notes", ASKED, "--context-only", "--mode", "local")
+        assert (
+            "postgres_database: hybridrag_notes" in (project.folder / "state/test/registry.yaml").read_text()
+        )
+    finally:
+        project.run("backend", "stop", "pg")
+
+
+def test_a_new_database_without_files_gets_its_place_at_once(
+    tmp_path: Path, server: Server, base: str
+) -> None:
+    """`db create` has nothing to move, and LightRAG would not make a Postgres database itself."""
+    project = write(tmp_path, fields(server, base), "notes", PW=server.password)
+    project.ok("db", "create", "fresh", "--path", "fresh", "--backend", "pg", "--embedding-dim", str(DIM))
+    assert there(server, base) == [(f"{base}_fresh",)]
+    project.ok("apply", "--auto-approve", "--target", "notes")
+    assert [row[0] for row in there(server, base)] == [f"{base}_fresh", f"{base}_notes"]
+
+
+def test_a_database_that_was_dropped_by_hand_is_told(tmp_path: Path, server: Server, base: str) -> None:
+    """Beside a healthy one; nobody creates it anew, and `open` does not hang."""
+    project = write(tmp_path, fields(server, base), "notes", "papers", PW=server.password)
+    project.ok("apply", "--auto-approve")
+    run_sql(server.dsn("tester"), f'DROP DATABASE "{base}_notes"')
+    status = json.loads(project.ok("status", "--json"))
+    told = {item["database"]: item["problem"] for item in status["databases"]}
+    assert told["papers"] is None
+    assert f'no database "{base}_notes"' in told["notes"]
+    said(project, "query", "notes", ASKED, "--context-only", code=4)
+    said(project, "plan", code=4)
+    program = (
+        "import asyncio, hybridrag\n"
+        "async def main():\n"
+        "    async with hybridrag.open(hybridrag.load('hybridrag.yaml'), 'notes'): pass\n"
+        "asyncio.run(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=project.folder, env=clean_environment(), capture_output=True, text=True,
+        timeout=30, check=False,
+    )  # fmt: skip
+    assert (done.returncode, f'"{base}_notes" does not exist' in done.stderr) == (1, True), done.stderr
+    assert there(server, base) == [(f"{base}_papers",)]

@@ -24,12 +24,16 @@ from .world import World
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doomed:
-    """A kept copy that is to be deleted: records and bytes as they are now. `changed`: not as it was left."""
+    """A kept copy that is to be deleted: records and bytes as they are now. `changed`: not as it was left.
+
+    `drops` in words what goes with its last record, None where nothing does.
+    """
 
     kept: Kept
     records: int
     bytes: int | None
     changed: bool
+    drops: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +99,7 @@ async def plan_retirement(
                 verb="retire",
                 target=move.id,
                 summary=f"delete {one.records:,} records kept in {each.shown}"
-                + (f", and {found['drops']} with them" if found.get("drops") else ""),
+                + (f", and {one.drops} with them" if one.drops else ""),
                 reason="the time it is kept is over" if each.until <= now else "asked for before its time",
                 records=one.records,
                 bytes=one.bytes,
@@ -135,6 +139,7 @@ def _doomed(kept: Kept, found: Facts) -> Doomed:
         records=total(found, kept.slots),
         bytes=size if isinstance(size, int) else None,
         changed=present and not ours and kept.fingerprint != found.get("fingerprint"),
+        drops=str(found["drops"]) if found.get("drops") else None,
     )
 
 

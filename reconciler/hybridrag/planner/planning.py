@@ -170,6 +170,13 @@ def _in_place(
     elif not provisioned and not server.get("reachable"):
         hint = server.get("hint")
         raise BackendUnavailable(str(server.get("problem")), hint=str(hint) if hint else None)
+    facts = observation.of(store_thing(item.database, part.target.name, part.slots))
+    if part.target.type != JSON and facts.get("creates"):
+        raise BackendUnavailable(
+            f'database "{item.database}" is served by backend "{part.target.name}", but its place is gone: '
+            f"{facts.get('missing')}",
+            hint="restore it from your backup; hybridrag status shows what is kept elsewhere",
+        )
 
 
 def _repoint(item: Wanted, before: Sequence[Step]) -> Step:

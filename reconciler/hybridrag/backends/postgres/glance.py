@@ -7,13 +7,13 @@ than a connection each, a few at a time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import asyncpg
 
 from hybridrag.errors import BackendUnavailable
-from hybridrag.model.data import NAMESPACES
+from hybridrag.model.data import Slot, streams_of
 from hybridrag.model.ports import Embedding, Glance
 
 from .client import connection
@@ -26,7 +26,21 @@ AT_ONCE = 4
 """Connections that a look at many databases of one server may hold."""
 MOST = 1000
 """Workspaces of a table that are counted; more are as bad."""
-_Place = tuple[Endpoint, str, Embedding]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Some slots of a workspace, and where they are."""
+
+    endpoint: Endpoint
+    workspace: str
+    embedding: Embedding
+    slots: Collection[Slot]
+
+    @property
+    def tables(self) -> dict[str, str]:
+        """Physical tables by namespace."""
+        return {name: table_name(name, self.embedding) for name in streams_of(self.slots)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +51,18 @@ class _Counts:
     estimated: set[str] = field(default_factory=set)
 
 
-async def glance_stores(places: Sequence[_Place]) -> list[Glance]:
-    """One glance for each (endpoint, workspace, embedding) of one server, in this order.
+async def glance_stores(places: Sequence[Place]) -> list[Glance]:
+    """One glance for each place on one server, in this order.
 
     Raises BackendUnavailable, but for a database of its own, whose glance tells it: the others are not to suffer.
     """
     gate = asyncio.Semaphore(AT_ONCE)
 
-    async def look(endpoint: Endpoint, chosen: Sequence[int]) -> dict[int, Glance]:
+    async def look(chosen: Sequence[int]) -> dict[int, Glance]:
+        endpoint = places[chosen[0]].endpoint
         async with gate:
             try:
-                found = await _glance_database(endpoint, [places[index][1:] for index in chosen])
+                found = await _glance_database(endpoint, [places[index] for index in chosen])
             except BackendUnavailable as error:
                 if endpoint.home is None:
                     raise
@@ -55,23 +70,23 @@ async def glance_stores(places: Sequence[_Place]) -> list[Glance]:
         return dict(zip(chosen, found, strict=True))
 
     by_database: dict[str, list[int]] = {}
-    for index, (endpoint, _, _) in enumerate(places):
-        by_database.setdefault(endpoint.database, []).append(index)
-    looks = await asyncio.gather(*(look(places[chosen[0]][0], chosen) for chosen in by_database.values()))
+    for index, place in enumerate(places):
+        by_database.setdefault(place.endpoint.database, []).append(index)
+    looks = await asyncio.gather(*map(look, by_database.values()))
     found = {index: glance for each in looks for index, glance in each.items()}
     return [found[index] for index in range(len(places))]
 
 
-async def _glance_database(endpoint: Endpoint, places: Sequence[tuple[str, Embedding]]) -> list[Glance]:
-    tables = [{item.name: table_name(item.name, embedding) for item in NAMESPACES} for _, embedding in places]
-    workspaces = sorted({workspace for workspace, _ in places})
+async def _glance_database(endpoint: Endpoint, places: Sequence[Place]) -> list[Glance]:
+    tables = [place.tables for place in places]
+    workspaces = sorted({place.workspace for place in places})
     async with (
         connection(endpoint, purpose="status", read_only=True) as opened,
         opened.transaction(isolation="repeatable_read", readonly=True),
     ):
         sizes = await _existing(opened, sorted({name for names in tables for name in names.values()}))
         counts = {name: await _count(opened, name, rows, workspaces) for name, rows in sizes.items()}
-        vectors = {names[item.name] for names in tables for item in NAMESPACES if TABLES[item.name].vector}
+        vectors = {table for names in tables for name, table in names.items() if TABLES[name].vector}
         vectors &= sizes.keys()
         unindexed = await _unindexed(opened, sorted(vectors))
         sharing = {name: await _sharing(opened, name) for name in vectors - unindexed}
@@ -79,8 +94,8 @@ async def _glance_database(endpoint: Endpoint, places: Sequence[tuple[str, Embed
         own = endpoint.home is not None
         size = await opened.fetchval("SELECT pg_database_size(current_database())") if own else None
     return [
-        _glance(endpoint.name, workspace, names, counts, unindexed, sharing, marks, size)
-        for (workspace, _), names in zip(places, tables, strict=True)
+        _glance(endpoint.name, place.workspace, names, counts, unindexed, sharing, marks, size)
+        for place, names in zip(places, tables, strict=True)
     ]
 
 

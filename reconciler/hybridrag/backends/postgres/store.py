@@ -15,7 +15,7 @@ from .building import Budget
 from .client import connection
 from .endpoint import Endpoint
 from .failures import NoSuchDatabase
-from .glance import glance_stores
+from .glance import Place, glance_stores
 from .indexes import column_type
 from .ledger import Ledger
 from .observe import observe_store
@@ -69,7 +69,9 @@ class PostgresStore:
 
     async def glance(self, others: Sequence[Store] = ()) -> list[Glance]:
         mine = [self, *(other for other in others if isinstance(other, PostgresStore))]
-        return await glance_stores([(each._endpoint, each._workspace, each._embedding) for each in mine])
+        return await glance_stores(
+            [Place(each._endpoint, each._workspace, each._embedding, each._slots) for each in mine]
+        )
 
     def selection(self) -> Selection:
         whole = self._selection(self._workspace)
@@ -80,6 +82,8 @@ class PostgresStore:
             vector=whole.vector if Slot.VECTOR in held else None,
             graph=whole.graph if Slot.GRAPH in held else None,
             doc_status=whole.doc_status if Slot.DOC_STATUS in held else None,
+            # Files beside it lie in no workspace; here the variable decides.
+            workspace=whole.workspace if held == ALL_SLOTS else "",
         )
 
     def reader(self) -> PostgresReader:
