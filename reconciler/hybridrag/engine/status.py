@@ -54,7 +54,7 @@ class DatabaseStatus:
     `records` by namespace, None where not known; those in `estimated` are estimates. `size` is in bytes: all files,
     or the whole database of the server that serves it, its own or shared; `sizes` by file. `hint`: what to do about a server that is down. `oversized` names what is above the
     thresholds, "" for the total. `move_to`: the backend to move it to because of that, None when there is none.
-    `kept`: what served it before, the oldest first.
+    `kept`: what served it before, the oldest first. `alone`: what a server keeps of it shares its database with nobody.
     """
 
     database: str
@@ -75,6 +75,7 @@ class DatabaseStatus:
     move_to: str | None
     migration: Migration | None
     kept: tuple[Kept, ...] = ()
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,6 +295,7 @@ def _database(
         move_to=move_to,
         migration=migration,
         kept=kept,
+        alone=bool(alone) and len(alone) == len(looks),
     )
 
 

@@ -142,10 +142,14 @@ async def _holds_else(
     """Whether there is anything beside rows of this workspace in these tables, LightRAG's tables and our ledger."""
     if await opened.fetchval(_ELSE):
         return True
+    looks = ["SELECT $1::text IS NULL"]
     for row in await opened.fetch(_TABLES):
-        others = "workspace <> $1" if row["apart"] and row["bare"] in tables else "$1::text IS NOT NULL"
-        if await opened.fetchval(f"SELECT EXISTS (SELECT 1 FROM {row['name']} WHERE {others})", workspace):
-            return True
+        others = " WHERE workspace <> $1" if row["apart"] and row["bare"] in tables else ""
+        looks.append(f"SELECT EXISTS (SELECT 1 FROM {row['name']}{others})")
+    if await opened.fetchval(
+        f"SELECT bool_or(held) FROM ({' UNION ALL '.join(looks)}) AS look (held)", workspace
+    ):
+        return True
     if await opened.fetchval("SELECT to_regclass('hybridrag_ledger.migration')") is None:
         return False
     return bool(await opened.fetchval(_MARKS, workspace, [slot.value for slot in slots]))
