@@ -130,6 +130,8 @@ def test_two_databases_from_plan_to_retire(tmp_path: Path, server: Server, base:
         assert "equal" in project.ok("verify", name)
         assert "北京图书馆" in project.ok("query", name, ASKED, "--context-only", "--mode", "local")
     project.ok("rollback", "notes", "--yes")
+    assert "take back the copy kept in pg" in project.ok("migrate", "notes", "--to", "pg", "--yes")
+    project.ok("rollback", "notes", "--yes")
     assert (notes,) in there(server, base)
     text = project.ok("retire", "notes", "--now", "--confirm", "notes")
     assert f'and Postgres database "{notes}" itself' in text
