@@ -22,11 +22,12 @@ from tests.conftest import DIM, EXAMPLE, Server
 EMBEDDING = Embedding(model="hash-emb", dim=DIM)
 
 
-def postgres(server: Server, database: str, **index: Any) -> PostgresBackend:
+def postgres(server: Server, database: str, isolation: str = "workspace", **index: Any) -> PostgresBackend:
     """A backend on the run's server; `index` is its `vector_index`."""
     spec = PostgresSpec.model_validate(
         {"type": "postgres", "host": server.host, "port": server.port, "user": server.user, "database": database,
-         "password": {"env": "PW"}, "vector_index": index}
+         "password": {"env": "PW"}, "vector_index": index,
+         "isolation": isolation}
     )  # fmt: skip
     secrets = Secrets({"PW": server.password}, Path())
     return PostgresBackend(

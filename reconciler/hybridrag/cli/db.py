@@ -223,6 +223,8 @@ async def _answers(world: World, item: Wanted) -> int:
     if problems := backend.problems(facts, item.embedding):
         raise problems[0]
     held, _ = await world.store(item, backend.name).observe()
+    if held.get("refusal"):
+        raise BackendUnavailable(str(held["refusal"]), hint=str(held.get("way_out")))
     if held.get("migration") and held.get("state") != "switched":
         raise PlanRefused(
             f'workspace "{item.workspace}" in backend "{item.backend}" holds the unfinished copy of another database',
@@ -245,6 +247,9 @@ def _write(world: World, item: Wanted, change: SpecChange, *, in_files: bool) ->
             except OSError as error:
                 raise _unusable(folder, error) from None
             undo.callback(folder.rmdir)
+        if not in_files:
+            for place in item.places:
+                asyncio.run(world.store(item, place.name).create_place())
         if register(world, item, in_files=in_files):
             undo.callback(world.registry.drop, item.database)
         change.write()

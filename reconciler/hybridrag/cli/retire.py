@@ -92,7 +92,8 @@ def _line(doomed: Doomed, path: str, workspace: str) -> str:
     bytes_ = f", {size(doomed.bytes)}" if doomed.bytes is not None else ""
     changed = "; written since it was left" if doomed.changed else ""
     since = f"{doomed.kept.since:%Y-%m-%d %H:%M}Z"
-    return f"{doomed.kept.shown}: {where}: {doomed.records:,} records{bytes_}, kept since {since}{changed}"
+    told = f"{doomed.records:,} records{bytes_}, kept since {since}{changed}"
+    return f"{doomed.kept.shown}: {where}: {told}" + (f"; and {doomed.drops} itself" if doomed.drops else "")
 
 
 def _json(doomed: Doomed) -> dict[str, object]:
@@ -104,6 +105,7 @@ def _json(doomed: Doomed) -> dict[str, object]:
         "since": kept.since.isoformat(),
         "records": doomed.records,
         "bytes": doomed.bytes,
+        "drops": doomed.drops,
     }
 
 

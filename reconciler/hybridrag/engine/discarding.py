@@ -28,6 +28,7 @@ class Discard:
 
 async def plan_discard(world: World, item: Wanted, back: Sequence[Kept]) -> Discard:
     """Read-only. Raises PlanRefused where a kept copy is not complete and as it was when it was left."""
+    world.refuse_mislaid(item)
     serving = in_use(world.pointer.current(item.database))
     moves: dict[str, Move] = {}
     facts: dict[str, Facts] = {}

@@ -114,7 +114,10 @@ def _registry_facts(
         held = facts.get(store_thing(item.database, name, part.slots), {})
         if not part.in_place and (held.get("exists") or held.get("foreign_vectors")):
             entry = {**entry, f"taken/{name}": taken(world, item, world.backend(part.target.name))}
-    return {**entry, "drifted": drifted}
+    # A drift is a change of address; this is another place, where nothing would be found.
+    mislaid = pointer.mislaid(item.database, kept=True)
+    lost = {"mislaid": mislaid.what, "way_out": mislaid.hint} if mislaid else {}
+    return {**entry, "drifted": drifted, **lost}
 
 
 async def _limited(thing: str, question: Awaitable[tuple[Facts, Facts]]) -> tuple[Facts, Facts]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timezone
 
+from hybridrag.errors import HybridragError
 from hybridrag.journal import KeptEntry, Registry, RegistryEntry, facts_of
 from hybridrag.model.data import Slot
 from hybridrag.model.facts import Facts
@@ -82,6 +83,21 @@ class RegistryPointer:
         known = self._registry.read().databases.get(database)
         return known is not None and known == self._entry(database, path, placement, workspace)
 
+    def mislaid(self, database: str, *, kept: bool) -> HybridragError | None:
+        """Why something of a database would be looked for in another place than the registry says; `kept` included."""
+        entry = self._registry.read().databases.get(database)
+        if entry is None:
+            return None
+        slots = (entry.slots or {}).values()
+        places = [(place.backend, place.backend_config) for place in slots]
+        places += [] if places else [(entry.backend or "", entry.backend_config)]
+        places += [(each.backend, each.backend_config) for each in entry.kept] if kept else []
+        for name, config in places:
+            backend = self._backends.get(name)
+            if backend is not None and (error := backend.mislaid(database, config)):
+                return error
+        return None
+
     def _entry(self, database: str, path: str, placement: Placed, workspace: str) -> RegistryEntry:
         known = self._registry.read().databases.get(database)
         fields = known.model_dump() if known else {}
@@ -130,6 +146,7 @@ class RegistryPointer:
             together.setdefault((name, group), []).append(slot)
         for (name, group), chosen in together.items():
             kind = facts.get(f"slot_type/{chosen[0].value}") or facts.get("backend_type")
+            place = known.slots[chosen[0]] if known and known.slots else known
             whole = group is not None and group == set(chosen)
             found.append(
                 KeptEntry(
@@ -137,6 +154,7 @@ class RegistryPointer:
                     backend_type=JSON if name == JSON else str(kind),
                     slots=tuple(chosen),
                     since=now,
+                    backend_config=place.backend_config if place and name != JSON else None,
                     fingerprint=left[group] if group is not None and whole else None,
                     left_behind=behind,
                 )

@@ -24,12 +24,16 @@ from .world import World
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doomed:
-    """A kept copy that is to be deleted: records and bytes as they are now. `changed`: not as it was left."""
+    """A kept copy that is to be deleted: records and bytes as they are now. `changed`: not as it was left.
+
+    `drops` in words what goes with its last record, None where nothing does.
+    """
 
     kept: Kept
     records: int
     bytes: int | None
     changed: bool
+    drops: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +52,7 @@ async def plan_retirement(
 
     Nothing to delete gives an empty plan.
     """
+    world.refuse_mislaid(item)
     kept = kept_of(world.registry, item)
     if kept and item.prevent_destroy:
         raise PlanRefused(
@@ -93,7 +98,8 @@ async def plan_retirement(
                 id=f"retire.{move.id}",
                 verb="retire",
                 target=move.id,
-                summary=f"delete {one.records:,} records kept in {each.shown}",
+                summary=f"delete {one.records:,} records kept in {each.shown}"
+                + (f", and {one.drops} with them" if one.drops else ""),
                 reason="the time it is kept is over" if each.until <= now else "asked for before its time",
                 records=one.records,
                 bytes=one.bytes,
@@ -133,6 +139,7 @@ def _doomed(kept: Kept, found: Facts) -> Doomed:
         records=total(found, kept.slots),
         bytes=size if isinstance(size, int) else None,
         changed=present and not ours and kept.fingerprint != found.get("fingerprint"),
+        drops=str(found["drops"]) if found.get("drops") else None,
     )
 
 
@@ -181,5 +188,6 @@ def _place(backend: Backend, item: Wanted) -> tuple[str, str]:
     if backend.type == "json":
         return "json", os.path.realpath(item.path)
     config = backend.registry_config(item.workspace)
-    address = {key: value for key, value in config.items() if not key.endswith(("_user", "_type"))}
+    how = ("_user", "_type", "isolation")
+    address = {key: value for key, value in config.items() if not key.endswith(how)}
     return backend.type, digest_of([address, item.workspace])

@@ -52,9 +52,9 @@ class DatabaseStatus:
     """One database. `health` is healthy, degraded or error; `problems` say why.
 
     `records` by namespace, None where not known; those in `estimated` are estimates. `size` is in bytes: all files,
-    or the whole database of the server that serves it; `sizes` by file. `hint`: what to do about a server that is down. `oversized` names what is above the
+    or the whole database of the server that serves it, its own or shared; `sizes` by file. `hint`: what to do about a server that is down. `oversized` names what is above the
     thresholds, "" for the total. `move_to`: the backend to move it to because of that, None when there is none.
-    `kept`: what served it before, the oldest first.
+    `kept`: what served it before, the oldest first. `alone`: what a server keeps of it shares its database with nobody.
     """
 
     database: str
@@ -75,6 +75,7 @@ class DatabaseStatus:
     move_to: str | None
     migration: Migration | None
     kept: tuple[Kept, ...] = ()
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +90,7 @@ class BackendStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """The whole answer. `running`: an apply holds the lease right now."""
+    """The whole answer. `running`: an apply holds the lease right now. `warnings` are about backends as a whole."""
 
     environment: str
     databases: tuple[DatabaseStatus, ...]
@@ -97,6 +98,7 @@ class Status:
     last_run: RunRecord | None
     running: bool
     paused: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,9 +133,13 @@ async def status(world: World, names: Iterable[str] = ()) -> Status:
     records = progress(world.journal_path)
     elsewhere = next((name for name, backend in world.backends.items() if backend.type != JSON), None)
     databases = []
+    told: dict[str, None] = {}
     for item in items:
         group = places[item.database]
         glances = [(place, serving.get(place.key) or _unanswered(place, servers)) for place in group]
+        told |= dict.fromkeys(warning for _, glance in glances for warning in glance.warnings)
+        if mislaid := pointer.mislaid(item.database, kept=False):
+            glances = [(place, Glance(problem=mislaid.what)) for place in group]
         databases.append(
             _database(
                 item,
@@ -154,6 +160,7 @@ async def status(world: World, names: Iterable[str] = ()) -> Status:
         last_run=last_run(world.journal_path),
         running=live,
         paused=tuple(open_pauses(world.journal_path)),
+        warnings=tuple(told),
     )
 
 
@@ -257,7 +264,8 @@ def _database(
     places = [place for place, _ in glances]
     looks = {place.backend: servers.get(place.backend, ({}, {})) for place in places if place.type != JSON}
     sizes = {name: size for _, glance in glances for name, size in glance.sizes.items()}
-    on_server = [details.get("bytes") for _, details in looks.values()]
+    alone = {place.backend: glance.size for place, glance in glances if glance.size is not None}
+    on_server = [alone.get(name, details.get("bytes")) for name, (_, details) in looks.items()]
     known = [sum(sizes.values()), *(size for size in on_server if isinstance(size, int))]
     told = [details.get("latency_ms") for _, details in looks.values()]
     latencies = [float(value) for value in told if isinstance(value, (int, float))]
@@ -287,6 +295,7 @@ def _database(
         move_to=move_to,
         migration=migration,
         kept=kept,
+        alone=bool(alone) and len(alone) == len(looks),
     )
 
 

@@ -38,6 +38,7 @@ async def verify_database(world: World, name: str, emit: Emit) -> tuple[Report, 
     Raises NotFound without a source, BackendUnavailable without a target.
     """
     item = world.database(name)
+    world.refuse_mislaid(item)
     parts = parts_of(item, world.pointer.current(name))
     unmoved = [part for part in parts if _origins(world, item, part)[0] == _origins(world, item, part)[1]]
     if len(unmoved) == len(parts):

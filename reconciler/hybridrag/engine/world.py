@@ -83,8 +83,14 @@ class World:
         current = in_use(self.pointer.current(item.database))
         return {slot: self.holder(name) for slot, name in current.items()}
 
+    def refuse_mislaid(self, item: Wanted, *, kept: bool = True) -> None:
+        """Raises where a change of the spec would have the database, or what is kept of it, looked for elsewhere."""
+        if error := self.pointer.mislaid(item.database, kept=kept):
+            raise error
+
     def selection(self, item: Wanted) -> Selection:
-        """What LightRAG needs to use the database as it is now."""
+        """What LightRAG needs to use the database as it is now. Raises PlanRefused where it is not to be found."""
+        self.refuse_mislaid(item, kept=False)
         serving = self.serving(item)
         found = Selection()
         for backend in dict.fromkeys(serving.values()):

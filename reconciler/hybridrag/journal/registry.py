@@ -32,14 +32,15 @@ class SlotEntry(Strict):
 class KeptEntry(Strict):
     """A backend that served some slots before and still holds the data as it was then.
 
-    `fingerprint` of the data when it was left, None where it is not known. `left_behind`: it holds records that
-    did not come along. `retiring`: its deletion has begun.
+    `backend_config` is where it lay then. `fingerprint` of the data when it was left, None where it is not known.
+    `left_behind`: it holds records that did not come along. `retiring`: its deletion has begun.
     """
 
     backend: str
     backend_type: str
     slots: tuple[Slot, ...]
     since: datetime
+    backend_config: dict[str, Any] | None = None
     fingerprint: str | None = None
     left_behind: bool = False
     retiring: bool = False

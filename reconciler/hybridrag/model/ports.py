@@ -161,7 +161,8 @@ class Glance:
     `records` by namespace, None where a glance cannot tell; those named in `estimated` are estimates. `sizes` are
     bytes by file name, empty where a server keeps the data. `problem`: why it cannot be used at all; `faults`:
     what is wrong with it otherwise, both in words. `state` is our mark on it, `copied` the records that a
-    migration committed to it.
+    migration committed to it. `size`: bytes of a place on the server that is its alone, None where others share it.
+    `warnings` are about the backend, the same for all that have them.
     """
 
     records: Mapping[str, int | None] = field(default_factory=dict)
@@ -171,6 +172,8 @@ class Glance:
     faults: tuple[str, ...] = ()
     state: str | None = None
     copied: int = 0
+    size: int | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +223,8 @@ class Store(Protocol):
     async def observe(self) -> tuple[Facts, Facts]:
         """(facts, details): records by namespace, sizes, marks of ours. Read-only.
 
-        A detail `counted/<namespace>` is the identity of what was counted, for `KnownCounts`.
+        Of a place that is to be made first, `creates` tells what; one that cannot be written to tells `refusal` and
+        `way_out`; `drops` is what goes with the last records in it. A detail `counted/<namespace>` is the identity of what was counted, for `KnownCounts`.
         """
         ...
 
@@ -272,6 +276,10 @@ class Store(Protocol):
         self, migration_id: str, fingerprint: str, *, replaces: str | None = None
     ) -> WriterSession:
         """`replaces` names the migration whose kept, no longer serving copy may give way."""
+        ...
+
+    async def create_place(self) -> None:
+        """Make what LightRAG needs before it can begin an empty database here; idempotent, nothing for most."""
         ...
 
     async def mark(self, migration_id: str, state: str, fingerprint: str | None = None) -> None:
@@ -358,7 +366,8 @@ class Backend(Protocol):
 
         `reachable`, and when not: `problem`, `hint`. A provisioned one also tells its `provision` driver and
         `state`, and where it is not as declared: `change` (update, replace, refused), `differs`, `refusal`,
-        `way_out`, `restarts`, `leaves` (see `backends/postgres/driver.py`).
+        `way_out`, `restarts`, `leaves` (see `backends/postgres/driver.py`). `creates`: in words, what is made in it for
+        each database.
         """
         ...
 
@@ -394,6 +403,13 @@ class Backend(Protocol):
     def store(
         self, path: str, workspace: str, embedding: Embedding, slots: frozenset[Slot] = ALL_SLOTS
     ) -> Store: ...
+
+    def mislaid(self, database: str, known: Mapping[str, Any] | None) -> HybridragError | None:
+        """Why a database that the registry places at `known` (its `backend_config`) would not be found there now.
+
+        None where it would be; a mere change of address is none of this. Pure.
+        """
+        ...
 
     def registry_config(self, workspace: str) -> dict[str, Any]:
         """`backend_config` of the registry: where live consumers find it, without secrets."""

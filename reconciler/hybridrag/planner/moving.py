@@ -60,6 +60,8 @@ def moving(
         copying = f"{present:,} records are already copied"
     elif present:
         copying = f"copy {what} to {place} (about {present:,} are there)"
+    elif target.get("creates"):
+        copying = f"create {target['creates']} in {place}, copy {what} into it and build its indexes"
     else:
         copying = f"copy {what} to {place}" + (" and build its indexes" if part.target.type != JSON else "")
     return Moving(

@@ -112,6 +112,8 @@ def provision_plan(environment: str, spec_digest: str, server: Place, observatio
 
 def _database(item: Wanted, observation: Observation, problems: Problems, warnings: list[str]) -> _Made:
     entry = observation.of(f"registry/{item.database}")
+    if entry.get("mislaid"):
+        raise PlanRefused(str(entry["mislaid"]), hint=str(entry.get("way_out")))
     made = _Made()
     for place in item.places:
         made.steps += provision(place, observation.of(f"backend/{place.name}"))
@@ -173,6 +175,13 @@ def _in_place(
     elif not provisioned and not server.get("reachable"):
         hint = server.get("hint")
         raise BackendUnavailable(str(server.get("problem")), hint=str(hint) if hint else None)
+    facts = observation.of(store_thing(item.database, part.target.name, part.slots))
+    if part.target.type != JSON and facts.get("creates"):
+        raise BackendUnavailable(
+            f'database "{item.database}" is served by backend "{part.target.name}", but its place is gone: '
+            f"{facts.get('missing')}",
+            hint="restore it from your backup; hybridrag status shows what is kept elsewhere",
+        )
 
 
 def _repoint(item: Wanted, before: Sequence[Step]) -> Step:
@@ -219,6 +228,14 @@ def _part(
         raise found[0]
     key = JSON if part.target.type == JSON else part.target.name
     target = observation.of(store_thing(item.database, key, part.slots))
+    if not target:  # its server does not run yet
+        target = {"creates": observation.of(f"backend/{key}").get("creates")}
+    known = in_use(entry)[part.ordered[0]] != JSON or any(name.startswith("kept/") for name in entry)
+    if target.get("elsewhere") and not known:
+        raise PlanRefused(
+            f'database "{item.database}": {target["elsewhere"]}, which was switched to, but the registry does not say so',
+            hint=f"set backends.{part.target.name}.isolation to what it was, or restore the registry",
+        )
     # Files were kept in the folder that the registry knows.
     kept = entry.get(f"kept/{key}") is not None and (key != JSON or entry.get("path") in (None, item.path))
     foreign = is_foreign(part, target, identity, kept)

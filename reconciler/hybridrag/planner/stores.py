@@ -89,6 +89,10 @@ def usable_target(item: Wanted, part: Part, facts: Facts, identity: str, kept: b
             f'database "{item.database}": its place in backend "{part.target.name}" cannot be observed: {facts["problem"]}',
             hint=str(hint) if hint else "run hybridrag plan again",
         )
+    if facts.get("refusal"):
+        raise BackendUnavailable(
+            f'database "{item.database}": {facts["refusal"]}', hint=str(facts.get("way_out"))
+        )
     begun = facts.get("migration")
     if begun is not None and facts.get("state") == "switched" and not kept and part.target.type == JSON:
         # Files keep the mark of what once wrote them; who served since is known to the registry alone.

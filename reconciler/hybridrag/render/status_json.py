@@ -90,7 +90,10 @@ class RunOut(Strict):
 
 
 class StatusOut(Strict):
-    """The whole answer. `running`: an apply works right now; `paused`: databases whose pause is open."""
+    """The whole answer. `running`: an apply works right now; `paused`: databases whose pause is open.
+
+    `warnings` are about backends as a whole.
+    """
 
     version: Literal[1]
     environment: str
@@ -99,6 +102,7 @@ class StatusOut(Strict):
     last_run: RunOut | None
     running: bool
     paused: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def status_json(status: Status) -> dict[str, Any]:
@@ -135,6 +139,7 @@ def status_json(status: Status) -> dict[str, Any]:
             "last_run": run and {name: getattr(run, name) for name in RunOut.model_fields},
             "running": status.running,
             "paused": status.paused,
+            "warnings": status.warnings,
         }
     )
     return made.model_dump(mode="json")

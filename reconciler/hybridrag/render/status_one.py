@@ -52,9 +52,12 @@ def _metrics(out: Console, database: DatabaseStatus, verbose: bool) -> None:
 def _sizes(out: Console, database: DatabaseStatus) -> None:
     if not database.sizes:
         if database.size is not None:
-            out.print(
-                f"\nSize      {size(database.size)}  [soft]the server's whole database, all workspaces[/]"
+            what = (
+                "its own database on the server"
+                if database.alone
+                else "the server's whole database, all workspaces"
             )
+            out.print(f"\nSize      {size(database.size)}  [soft]{what}[/]")
         return
     out.print("\nFiles")
     width = max(len(name) for name in database.sizes)

@@ -41,6 +41,8 @@ def show_status(out: Console, status: Status) -> None:
     out.print("\nBackends")
     for backend in status.backends:
         out.print(f"  {_backend_line(backend)}")
+    for warning in status.warnings:
+        out.print(f"[warn]warning[/]: {escape(warning)}")
     if status.last_run is not None:
         run = status.last_run
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.started))

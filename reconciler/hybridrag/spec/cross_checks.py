@@ -6,7 +6,9 @@ nothing here may rely on the shape of the document.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+
+from hybridrag.backends import own_place
 
 from .nodes import Node
 from .problems import Problem, listing, quote, suggestion
@@ -21,6 +23,7 @@ def cross_problems(root: Node, document: object, real_path: Callable[[str], str 
         return
     workspaces: dict[tuple[str, str], str] = {}
     folders: dict[str, str] = {}
+    own_places: dict[tuple[str, str], str] = {}
     for name, database in databases.items():
         if not isinstance(database, dict):
             continue
@@ -41,10 +44,12 @@ def cross_problems(root: Node, document: object, real_path: Callable[[str], str 
                 if backend not in backends:
                     yield _unknown_backend(root, name, slot, backend, backends)
             found = [(backend, slot) for backend, slot in found if backend in backends]
+        workspace = database.get("workspace") or name.replace("-", "_")
+        yield from _same_place(root, name, workspace, _named(database.get("backend"), backends), own_places)
         for backend in dict.fromkeys(backend for backend, _ in found):
             if _is_json(backends, backend):
                 continue  # files are kept apart by their folders
-            if isinstance(workspace := database.get("workspace") or name.replace("-", "_"), str):
+            if isinstance(workspace, str):
                 if (backend, workspace) in workspaces:
                     what = f"the same workspace of backend {quote(backend)}"
                     yield _shared(root, name, workspaces[backend, workspace], "workspace", what)
@@ -58,6 +63,32 @@ def _backends_of(named: object) -> list[tuple[str, str | None]]:
         return [(named, None)]
     slots = named.items() if isinstance(named, dict) else ()
     return [(backend, slot) for slot, backend in slots if isinstance(slot, str) and isinstance(backend, str)]
+
+
+def _named(backend: object, backends: object) -> dict[str, Mapping[str, object]]:
+    """The entries that a database names, for all of its slots or one by one; those that are there."""
+    names = backend.values() if isinstance(backend, dict) else [backend]
+    known = backends if isinstance(backends, dict) else {}
+    return {
+        name: known[name] for name in names if isinstance(name, str) and isinstance(known.get(name), dict)
+    }
+
+
+def _same_place(
+    root: Node,
+    name: str,
+    workspace: object,
+    entries: Mapping[str, Mapping[str, object]],
+    taken: dict[tuple[str, str], str],
+) -> Iterator[Problem]:
+    """Databases whose own places on a server would have the same name."""
+    for backend, entry in entries.items():
+        found = own_place(backend, entry, workspace) if isinstance(workspace, str) else None
+        if found is None:
+            continue
+        place, words = found
+        if taken.setdefault(place, name) != name:
+            yield _shared(root, name, taken[place], "workspace", words)
 
 
 def _is_json(backends: object, name: str) -> bool:

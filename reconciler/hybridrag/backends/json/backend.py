@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,9 @@ class JsonBackend:
         self, path: str, workspace: str, embedding: Embedding, slots: frozenset[Slot] = ALL_SLOTS
     ) -> JsonStore:
         return JsonStore(self.name, Path(path), embedding, slots, self._counts)
+
+    def mislaid(self, database: str, known: Mapping[str, Any] | None) -> None:
+        """One place for each database, whatever the spec says."""
 
     def registry_config(self, workspace: str) -> dict[str, Any]:
         return {}

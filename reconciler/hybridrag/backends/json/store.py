@@ -233,6 +233,9 @@ class JsonStore:
     def mending(self) -> None:
         """Files are written whole."""
 
+    async def create_place(self) -> None:
+        """LightRAG makes it itself."""
+
     async def mark(self, migration_id: str, state: str, fingerprint: str | None = None) -> None:
         """See `Store.mark`; "switched" publishes what was written, file by file, and may be repeated."""
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hybridrag.errors import BackendUnavailable, HybridragError
@@ -105,6 +105,9 @@ class MilvusBackend:
             variables=variables,
             secrets={name: functools.partial(_reveal, get) for name, get in declared.items()},
         )
+
+    def mislaid(self, database: str, known: Mapping[str, Any] | None) -> None:
+        """One place for each database, whatever the spec says."""
 
     def registry_config(self, workspace: str) -> dict[str, Any]:
         endpoint = self._endpoint()

@@ -104,6 +104,9 @@ class MilvusStore:
             replaces,
         )
 
+    async def create_place(self) -> None:
+        """LightRAG makes it itself."""
+
     async def mark(self, migration_id: str, state: str, fingerprint: str | None = None) -> None:
         async with connection(self._endpoint, patience_s=10) as opened:
             if not await Ledger(opened, self._workspace).advance(migration_id, state):

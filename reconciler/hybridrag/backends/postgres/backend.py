@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from hybridrag.errors import BackendUnavailable, HybridragError, SpecInvalid
+from hybridrag.errors import BackendUnavailable, HybridragError, PlanRefused, SpecInvalid
 from hybridrag.model.data import ALL_SLOTS, Slot
 from hybridrag.model.facts import Facts, Value
 from hybridrag.model.ports import Embedding, SchemaMaker, Selection
@@ -23,6 +24,7 @@ from .driver import DECISIVE, LISTENING, ServerDriver
 from .drivers import driver_of
 from .dsn import DEFAULT_PORT, parse_dsn
 from .endpoint import CONNECT_TIMEOUT_S, Endpoint
+from .isolation import own_database
 from .observe import observe_server, problems
 from .room import room_beside_us
 from .spec import PostgresSpec
@@ -92,6 +94,15 @@ class PostgresBackend:
             settings=self._spec.settings,
         )
 
+    def _place(self, workspace: str) -> Endpoint:
+        """Where one workspace is kept."""
+        endpoint = self._endpoint()
+        return endpoint.own(own_database(endpoint.database, workspace)) if self._apart else endpoint
+
+    @property
+    def _apart(self) -> bool:
+        return self._spec.isolation == "database"
+
     def _endpoint_of_string(self, reference: SecretRef) -> Endpoint:
         """Resolved anew each time, like a password. Raises SpecInvalid without any part of it."""
         used_by = f"backends.{self.name}.connection_string"
@@ -117,6 +128,11 @@ class PostgresBackend:
         )
 
     async def observe(self) -> tuple[Facts, Facts]:
+        facts, details = await self._observe()
+        # Of a database whose place cannot be looked at yet, because its server does not run.
+        return {**facts, **({"creates": "a Postgres database of its own"} if self._apart else {})}, details
+
+    async def _observe(self) -> tuple[Facts, Facts]:
         if self._server is None or self._spec.provision is None:
             return await self._observe_external()
         told = dict(await asyncio.to_thread(self._server.observe))
@@ -157,7 +173,8 @@ class PostgresBackend:
         return facts, details
 
     def problems(self, facts: Facts, embedding: Embedding) -> list[HybridragError]:
-        return problems(self.name, facts, embedding, self._spec.vector_index, pool=self._spec.pool.max)
+        pool = self._spec.pool.max
+        return problems(self.name, facts, embedding, self._spec.vector_index, pool=pool, apart=self._apart)
 
     async def provision(self) -> None:
         if self._server is not None:
@@ -187,7 +204,7 @@ class PostgresBackend:
         self, path: str, workspace: str, embedding: Embedding, slots: frozenset[Slot] = ALL_SLOTS
     ) -> PostgresStore:
         return PostgresStore(
-            self._endpoint(),
+            self._place(workspace),
             workspace,
             embedding,
             self._schema,
@@ -198,8 +215,8 @@ class PostgresBackend:
         )
 
     def _selection(self, workspace: str) -> Selection:
-        endpoint, spec = self._endpoint(), self._spec
-        host, port = _serving_host(endpoint)
+        endpoint, spec = self._place(workspace), self._spec
+        host, port = _serving_host(endpoint.at_home)
         variables = {
             "POSTGRES_HOST": host,
             "POSTGRES_PORT": str(port),
@@ -231,7 +248,7 @@ class PostgresBackend:
         )
 
     def registry_config(self, workspace: str) -> dict[str, Any]:
-        endpoint = self._endpoint()
+        endpoint = self._place(workspace)
         return {
             "postgres_host": ",".join(host for host, _ in endpoint.hosts),
             "postgres_port": self._registry_port(endpoint),
@@ -239,7 +256,22 @@ class PostgresBackend:
             "postgres_database": endpoint.database,
             "postgres_workspace": workspace,
             "vector_index_type": self._spec.vector_index.type,
+            **({"isolation": "database"} if self._apart else {}),
         }
+
+    def mislaid(self, database: str, known: Mapping[str, Any] | None) -> PlanRefused | None:
+        # Before there was a choice, nothing was noted.
+        lies, here = (known or {}).get("isolation", "workspace"), self._spec.isolation
+        if lies == here:
+            return None
+        place = (known or {}).get("postgres_database")
+        lies_in = f' in Postgres database "{place}"' if place else ""
+        return PlanRefused(
+            f'database "{database}" lies{lies_in} of backend "{self.name}", as isolation: {lies} put it; with isolation: '
+            f"{here} it would be looked for elsewhere",
+            hint=f"set backends.{self.name}.isolation back to {lies}; to change it, declare a second backend with "
+            f"isolation: {here} and move the database there (hybridrag migrate {database} --to THAT)",
+        )
 
     def _registry_port(self, endpoint: Endpoint) -> int | str:
         # Where the spec puts it: readers are told of a new port in the plan that changes it.

@@ -17,7 +17,8 @@ class Endpoint:
     """A server at one or several (host, port). `password` is called at connect time only.
 
     A host that begins with "/" is the folder of a unix socket. `one_setting` is the spec's key that says it all
-    (`connection_string`), None where each value has a key of its own.
+    (`connection_string`), None where each value has a key of its own. `home`: the configured database, where
+    `database` is the own one of a LightRAG database; None where they are the same.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Endpoint:
     settings: Mapping[str, str] = field(default_factory=dict)
     connect_timeout_s: float = CONNECT_TIMEOUT_S
     one_setting: str | None = None
+    home: str | None = None
 
     @property
     def address(self) -> str:
@@ -43,6 +45,15 @@ class Endpoint:
     def key(self, setting: str) -> str:
         """Where the spec says this setting."""
         return f"backends.{self.name}.{self.one_setting or setting}"
+
+    @property
+    def at_home(self) -> Endpoint:
+        """The same in the configured database, which is there before any other."""
+        return replace(self, database=self.home or self.database, home=None)
+
+    def own(self, database: str) -> Endpoint:
+        """The same in the own database of one LightRAG database."""
+        return replace(self, database=database, home=self.database)
 
     def only(self, host: str, port: int) -> Endpoint:
         """The same at one of its hosts."""

@@ -70,6 +70,10 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, _LOST)
 
 
+class NoSuchDatabase(BackendUnavailable):
+    """The server answers, and has no database of that name."""
+
+
 def explain(error: BaseException, endpoint: Endpoint) -> BackendUnavailable:
     """The error of a failed connection or statement in words, with the next thing to do."""
     who = f'backend "{endpoint.name}" (postgres at {endpoint.address})'
@@ -78,7 +82,8 @@ def explain(error: BaseException, endpoint: Endpoint) -> BackendUnavailable:
         or _of_a_statement(error, endpoint, who)
         or _of_the_network(error, endpoint, who)
     )
-    return BackendUnavailable(what, hint=hint)
+    absent = isinstance(error, asyncpg.InvalidCatalogNameError)
+    return (NoSuchDatabase if absent else BackendUnavailable)(what, hint=hint)
 
 
 def _at_the_door(error: BaseException, endpoint: Endpoint, who: str) -> tuple[str, str] | None:
@@ -115,6 +120,11 @@ def _at_the_door(error: BaseException, endpoint: Endpoint, who: str) -> tuple[st
             f"correct {endpoint.key('user')}, then run hybridrag plan",
         )
     if isinstance(error, asyncpg.InvalidCatalogNameError):
+        if endpoint.home is not None:
+            return (
+                f'{who} has no database "{database}"',
+                "restore it if something was in it; hybridrag status shows what is where",
+            )
         return (
             f'{who} has no database "{database}"',
             f'create it there (CREATE DATABASE "{database}"), or correct {endpoint.key("database")}',

@@ -1,13 +1,19 @@
-"""A cheap look at many workspaces of one server: one connection, one statement a table whatever their number."""
+"""A cheap look at many workspaces of one server: one statement a table, whatever their number.
+
+Workspaces in the same Postgres database need one connection together; for databases of their own there is no other way
+than a connection each, a few at a time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import asyncpg
 
-from hybridrag.model.data import NAMESPACES
+from hybridrag.errors import BackendUnavailable
+from hybridrag.model.data import Slot, streams_of
 from hybridrag.model.ports import Embedding, Glance
 
 from .client import connection
@@ -16,6 +22,25 @@ from .tables import TABLES, table_name
 
 COUNTED = 1_000_000
 """Rows (as the server's statistics have it) up to which a table is counted."""
+AT_ONCE = 4
+"""Connections that a look at many databases of one server may hold."""
+MOST = 1000
+"""Workspaces of a table that are counted; more are as bad."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Some slots of a workspace, and where they are."""
+
+    endpoint: Endpoint
+    workspace: str
+    embedding: Embedding
+    slots: Collection[Slot]
+
+    @property
+    def tables(self) -> dict[str, str]:
+        """Physical tables by namespace."""
+        return {name: table_name(name, self.embedding) for name in streams_of(self.slots)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,22 +51,51 @@ class _Counts:
     estimated: set[str] = field(default_factory=set)
 
 
-async def glance_workspaces(endpoint: Endpoint, places: Sequence[tuple[str, Embedding]]) -> list[Glance]:
-    """One glance for each (workspace, embedding). Raises BackendUnavailable."""
-    tables = [{item.name: table_name(item.name, embedding) for item in NAMESPACES} for _, embedding in places]
-    workspaces = sorted({workspace for workspace, _ in places})
+async def glance_stores(places: Sequence[Place]) -> list[Glance]:
+    """One glance for each place on one server, in this order.
+
+    Raises BackendUnavailable, but for a database of its own, whose glance tells it: the others are not to suffer.
+    """
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def look(chosen: Sequence[int]) -> dict[int, Glance]:
+        endpoint = places[chosen[0]].endpoint
+        async with gate:
+            try:
+                found = await _glance_database(endpoint, [places[index] for index in chosen])
+            except BackendUnavailable as error:
+                if endpoint.home is None:
+                    raise
+                found = [Glance(problem=error.what) for _ in chosen]
+        return dict(zip(chosen, found, strict=True))
+
+    by_database: dict[str, list[int]] = {}
+    for index, place in enumerate(places):
+        by_database.setdefault(place.endpoint.database, []).append(index)
+    looks = await asyncio.gather(*map(look, by_database.values()))
+    found = {index: glance for each in looks for index, glance in each.items()}
+    return [found[index] for index in range(len(places))]
+
+
+async def _glance_database(endpoint: Endpoint, places: Sequence[Place]) -> list[Glance]:
+    tables = [place.tables for place in places]
+    workspaces = sorted({place.workspace for place in places})
     async with (
         connection(endpoint, purpose="status", read_only=True) as opened,
         opened.transaction(isolation="repeatable_read", readonly=True),
     ):
         sizes = await _existing(opened, sorted({name for names in tables for name in names.values()}))
         counts = {name: await _count(opened, name, rows, workspaces) for name, rows in sizes.items()}
-        vectors = {names[item.name] for names in tables for item in NAMESPACES if TABLES[item.name].vector}
-        unindexed = await _unindexed(opened, sorted(vectors & sizes.keys()))
+        vectors = {table for names in tables for name, table in names.items() if TABLES[name].vector}
+        vectors &= sizes.keys()
+        unindexed = await _unindexed(opened, sorted(vectors))
+        sharing = {name: await _sharing(opened, name) for name in vectors - unindexed}
         marks = await _marks(opened, workspaces)
+        own = endpoint.home is not None
+        size = await opened.fetchval("SELECT pg_database_size(current_database())") if own else None
     return [
-        _glance(workspace, names, counts, unindexed, marks)
-        for (workspace, _), names in zip(places, tables, strict=True)
+        _glance(endpoint.name, place.workspace, names, counts, unindexed, sharing, marks, size)
+        for place, names in zip(places, tables, strict=True)
     ]
 
 
@@ -87,6 +141,16 @@ async def _unindexed(opened: asyncpg.Connection, names: Sequence[str]) -> set[st
     return {row["t"] for row in rows}
 
 
+async def _sharing(opened: asyncpg.Connection, table: str) -> int:
+    """Workspaces in a table, at most MOST. It steps from one to the next along the primary key, past their rows."""
+    number: int = await opened.fetchval(
+        f"WITH RECURSIVE found AS ((SELECT min(workspace) AS name FROM {table}) UNION ALL "
+        f"SELECT (SELECT min(workspace) FROM {table} WHERE workspace > name) FROM found WHERE name IS NOT NULL) "
+        f"SELECT count(name) FROM (SELECT name FROM found LIMIT {MOST}) AS listed"
+    )
+    return number
+
+
 async def _marks(opened: asyncpg.Connection, workspaces: Sequence[str]) -> dict[str, tuple[str, int]]:
     """(state, committed records) of our marks, by workspace."""
     if await opened.fetchval("SELECT to_regclass('hybridrag_ledger.checkpoint')") is None:
@@ -101,11 +165,14 @@ async def _marks(opened: asyncpg.Connection, workspaces: Sequence[str]) -> dict[
 
 
 def _glance(
+    backend: str,
     workspace: str,
     tables: dict[str, str],
     counts: dict[str, _Counts],
     unindexed: set[str],
+    sharing: dict[str, int],
     marks: dict[str, tuple[str, int]],
+    size: int | None,
 ) -> Glance:
     missing = [name for name in tables.values() if name not in counts]
     records = {
@@ -117,6 +184,8 @@ def _glance(
         name for name in tables.values() if name in unindexed and counts[name].rows.get(workspace)
     )
     state, copied = marks.get(workspace, (None, 0))
+    held = [n for name, n in sharing.items() if name in tables.values() and counts[name].rows.get(workspace)]
+    neighbours = max(held, default=1) - 1
     return Glance(
         records={namespace: records.get(namespace) for namespace in tables},
         estimated=frozenset(n for n, t in tables.items() if t in counts and workspace in counts[t].estimated),
@@ -124,4 +193,15 @@ def _glance(
         faults=tuple(f'table "{name}" lacks its vector index: searches read all of it' for name in without),
         state=state,
         copied=copied,
+        size=size,
+        warnings=(_shared(backend, neighbours),) if neighbours > 0 else (),
+    )
+
+
+def _shared(backend: str, neighbours: int) -> str:
+    number = f"{neighbours:,}" if neighbours < MOST else f"more than {MOST - 1:,}"
+    who = "1 other workspace" if neighbours == 1 else f"{number} other workspaces"
+    return (
+        f'backend "{backend}": its databases share their vector indexes with {who}, which costs searches recall '
+        "(hybridrag verify measures it); a backend with isolation: database gives each an index of its own"
     )

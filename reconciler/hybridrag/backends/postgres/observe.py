@@ -13,12 +13,15 @@ from hybridrag.model.data import Slot, streams_of
 from hybridrag.model.facts import Facts, Value
 from hybridrag.model.ports import Embedding
 
+from . import own_database
 from .activity import writes_under_way
 from .age import graph_in_age
 from .client import connection
 from .endpoint import Endpoint
+from .failures import NoSuchDatabase
 from .fingerprint import Tally, fingerprint_of, tally_all
 from .indexes import index_problems, name_of
+from .isolation import quoted
 from .ledger import VISIBLE, marks_of, together
 from .spec import VectorIndexSpec
 from .tables import TABLES, table_name
@@ -34,6 +37,7 @@ SELECT current_setting('server_version_num')::int AS version_num,
        (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
        coalesce((SELECT bool_or(trusted) FROM pg_available_extension_versions WHERE name = 'vector'), false)
            AS pgvector_trusted,
+       (SELECT rolsuper OR rolcreatedb FROM pg_roles WHERE rolname = current_user) AS may_create_databases,
        has_database_privilege(current_database(), 'CREATE') AS may_create_schema,
        coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_create_tables,
        current_setting('server_encoding') AS encoding,
@@ -95,9 +99,18 @@ async def _observe_server(endpoint: Endpoint) -> tuple[Facts, Facts]:
 
 
 def problems(
-    name: str, facts: Facts, embedding: Embedding, index: VectorIndexSpec | None = None, *, pool: int
+    name: str,
+    facts: Facts,
+    embedding: Embedding,
+    index: VectorIndexSpec | None = None,
+    *,
+    pool: int,
+    apart: bool = False,
 ) -> list[HybridragError]:
-    """Why a server, as observed, cannot take LightRAG's data through `pool` connections. Pure."""
+    """Why a server, as observed, cannot take LightRAG's data through `pool` connections. Pure.
+
+    `apart`: the data goes into databases of its own, so that nothing depends on what the observed one is like.
+    """
     if not facts.get("reachable"):
         hint = facts.get("hint")
         return [BackendUnavailable(str(facts.get("problem")), hint=str(hint) if hint else None)]
@@ -118,41 +131,57 @@ def problems(
             "make room or enlarge the disk; then, as an administrator: "
             "ALTER DATABASE <database> RESET default_transaction_read_only",
         )
-    if facts.get("encoding") != "UTF8":
-        refuse(
-            f"its database is encoded in {facts.get('encoding')}", "create a database with ENCODING 'UTF8'"
-        )
+    if apart:
+        facts = {**facts, "pgvector": None, "superuser": True}
+    elif facts.get("encoding") != "UTF8":
+        refuse(*_encoded(facts))
     found += index_problems(name, index or VectorIndexSpec(), facts, embedding)
     for what, hint in (*_extension_problems(facts), *_connection_problems(name, facts, pool)):
         refuse(what, hint)
+    for what, hint in () if apart else _rights_problems(facts):
+        refuse(what, hint)
+    return found
+
+
+def _encoded(facts: Facts) -> tuple[str, str]:
+    return f"its database is encoded in {facts.get('encoding')}", "create a database with ENCODING 'UTF8'"
+
+
+def _rights_problems(
+    facts: Facts, database: str = "<database>", user: str = "<user>"
+) -> Iterator[tuple[str, str]]:
+    """(what, hint) about our rights in one database."""
     if not facts.get("may_create_schema") or not facts.get("may_create_tables"):
         missing = "schemas in the database" if not facts.get("may_create_schema") else "tables in its schema"
-        refuse(
+        yield (
             f"this user has no right to create {missing}",
-            "as an administrator: GRANT CREATE ON DATABASE <database> TO <user>; GRANT ALL ON SCHEMA public TO <user>",
+            f"as an administrator: GRANT CREATE ON DATABASE {database} TO {user}; GRANT ALL ON SCHEMA public TO {user}",
         )
-    return found
 
 
 def _extension_problems(facts: Facts) -> Iterator[tuple[str, str]]:
     """(what, hint) about pgvector: there, and created."""
     made, there = facts.get("pgvector"), facts.get("pgvector_available")
-    service = str(facts.get("service"))
     if made is None and there is None:
         yield (
             "the extension pgvector is not installed on the server",
             "upgrade the instance to a version that its service offers pgvector for, then run hybridrag plan"
-            if service in _CREATE_EXTENSION
+            if facts.get("service") in _CREATE_EXTENSION
             else "install it there (Debian: apt-get install postgresql-<version>-pgvector), then run hybridrag plan",
         )
     elif made is None and not (
         facts.get("superuser") or (facts.get("pgvector_trusted") and facts.get("may_create_schema"))
     ):
-        how = _CREATE_EXTENSION.get(service, "as an administrator, in that database: CREATE EXTENSION vector")
         yield (
             "the extension pgvector is there but not created, and this user has no right to create it",
-            f"{how}; then run hybridrag plan",
+            f"{_how_to_create(facts)}; then run hybridrag plan",
         )
+
+
+def _how_to_create(facts: Facts) -> str:
+    """How pgvector gets into a database by somebody who may."""
+    usual = "as an administrator, in that database: CREATE EXTENSION vector"
+    return _CREATE_EXTENSION.get(str(facts.get("service")), usual)
 
 
 def _connection_problems(name: str, facts: Facts, pool: int) -> Iterator[tuple[str, str]]:
@@ -180,7 +209,27 @@ async def observe_store(
     slots: Collection[Slot],
     index: VectorIndexSpec,
 ) -> tuple[Facts, Facts]:
-    """(facts, details) of some slots of a workspace: records, our marks, indexes. Raises BackendUnavailable."""
+    """(facts, details) of some slots of a workspace: records, our marks, indexes. Raises BackendUnavailable.
+
+    A database of its own tells as well why it cannot be used (`refusal`), or that it has to be made (`creates`).
+    """
+    try:
+        return await _observe_store(endpoint, workspace, embedding, slots, index)
+    except NoSuchDatabase:
+        if endpoint.home is None:
+            raise
+    server, _ = await _observe_server(endpoint.at_home)
+    how = _how_to_create(server)
+    return await own_database.observe_absent(endpoint, workspace, slots, server, how), {}
+
+
+async def _observe_store(
+    endpoint: Endpoint,
+    workspace: str,
+    embedding: Embedding,
+    slots: Collection[Slot],
+    index: VectorIndexSpec,
+) -> tuple[Facts, Facts]:
     async with (
         connection(endpoint, purpose="observe", read_only=True) as opened,
         opened.transaction(isolation="repeatable_read", readonly=True),
@@ -213,7 +262,31 @@ async def observe_store(
             facts["unfinished_writes"] = ", ".join(under_way) or None
         marks = await marks_of(opened, workspace, slots)
         facts["migration"], facts["state"], facts["source_fingerprint"] = together(marks, slots)
+        if facts["migration"] is None:
+            facts["elsewhere"] = await own_database.served_elsewhere(opened, endpoint, workspace)
+        if endpoint.home is not None:
+            facts |= await _own(opened, endpoint, embedding, index)
+            if await own_database.droppable(opened, endpoint, workspace, slots, tables):
+                facts["drops"] = f'Postgres database "{endpoint.database}"'
         return facts, await _details(opened, workspace, list(tables))
+
+
+async def _own(
+    opened: asyncpg.Connection, endpoint: Endpoint, embedding: Embedding, index: VectorIndexSpec
+) -> Facts:
+    """Why LightRAG's data cannot go into this database, as it is; nothing when it can."""
+    row = dict(await opened.fetchrow(_SERVER, list(_SERVICES), list(_SERVICES.values())))
+    names = quoted(endpoint.database), quoted(endpoint.user)
+    told = [_encoded(row)] if row["encoding"] != "UTF8" else []
+    told += [*_extension_problems(row), *_rights_problems(row, *names)]
+    told += [(error.what, str(error.hint)) for error in index_problems(endpoint.name, index, row, embedding)]
+    if not told:
+        return {}
+    what, hint = told[0]
+    return {
+        "refusal": f'backend "{endpoint.name}", Postgres database "{endpoint.database}": {what}',
+        "way_out": hint,
+    }
 
 
 def _as_source(

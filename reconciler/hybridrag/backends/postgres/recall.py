@@ -69,21 +69,21 @@ async def measure(
         nearest=TOP_K,
         queries=queries,
         by_namespace=shares,
-        remedy=_remedy(endpoint.name, index, version_of(version or "0")) if low else None,
+        remedy=_remedy(endpoint, index, version_of(version or "0")) if low else None,
     )
 
 
-def _remedy(name: str, index: VectorIndexSpec, version: tuple[int, ...]) -> str:
-    if version < ITERATIVE:
-        return "upgrade pgvector to 0.8 or newer, or give this database a Postgres database of its own"
+def _remedy(endpoint: Endpoint, index: VectorIndexSpec, version: tuple[int, ...]) -> str:
+    where = f"backends.{endpoint.name}.vector_index"
     if index.type == "ivfflat":
-        return (
-            f"backends.{name}.vector_index.type: hnsw finds more, or give it a Postgres database of its own"
-        )
-    return (
-        f"raise backends.{name}.vector_index.ef_search (now {index.ef_search}), or give this database a Postgres "
-        "database of its own"
-    )
+        first = f"{where}.type: hnsw finds more"
+    else:
+        first = f"raise {where}.ef_search (now {index.ef_search})"
+    if endpoint.home is not None:  # no neighbours, so nothing that a version could go on searching past
+        return first
+    if version < ITERATIVE:
+        first = "upgrade pgvector to 0.8 or newer"
+    return f"{first}, or move it to a backend with isolation: database, where it has an index of its own"
 
 
 async def _of_table(

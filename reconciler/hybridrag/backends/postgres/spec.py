@@ -177,6 +177,11 @@ class PostgresSpec(Strict):
     )
     user: str = Field(default="hybridrag", min_length=1, max_length=63)
     database: str = Field(default="hybridrag", min_length=1, max_length=63)
+    isolation: Literal["workspace", "database"] = Field(
+        default="workspace",
+        description="What keeps LightRAG databases apart: a workspace in shared tables and vector indexes, or a Postgres "
+        "database of its own for each, named <database>_<workspace> and created when the first copy begins.",
+    )
     password: SecretRef | None = None
     options: dict[SettingName, str | int | float | bool] = Field(
         default_factory=dict,

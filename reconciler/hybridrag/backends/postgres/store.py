@@ -19,16 +19,18 @@ from hybridrag.model.ports import (
     Store,
 )
 
-from . import keeping
+from . import keeping, own_database
 from .building import Budget
 from .client import connection
 from .endpoint import Endpoint
-from .glance import glance_workspaces
+from .failures import NoSuchDatabase
+from .glance import Place, glance_stores
 from .indexes import column_type
 from .ledger import Ledger
 from .nearest import nearest
 from .observe import observe_store
 from .overwriting import make_way
+from .own_database import OwnDatabaseSession
 from .patching import PostgresMending
 from .reading import PostgresReader
 from .recall import SAMPLE, measure
@@ -78,8 +80,9 @@ class PostgresStore:
 
     async def glance(self, others: Sequence[Store] = ()) -> list[Glance]:
         mine = [self, *(other for other in others if isinstance(other, PostgresStore))]
-        places = [(store._workspace, store._embedding) for store in mine]
-        return await glance_workspaces(self._endpoint, places)
+        return await glance_stores(
+            [Place(each._endpoint, each._workspace, each._embedding, each._slots) for each in mine]
+        )
 
     def selection(self) -> Selection:
         whole = self._selection(self._workspace)
@@ -90,6 +93,8 @@ class PostgresStore:
             vector=whole.vector if Slot.VECTOR in held else None,
             graph=whole.graph if Slot.GRAPH in held else None,
             doc_status=whole.doc_status if Slot.DOC_STATUS in held else None,
+            # Files beside it lie in no workspace; here the variable decides.
+            workspace=whole.workspace if held == ALL_SLOTS else "",
         )
 
     def reader(self) -> PostgresReader:
@@ -142,7 +147,7 @@ class PostgresStore:
 
     def open_writer(
         self, migration_id: str, fingerprint: str, *, replaces: str | None = None
-    ) -> PostgresWriterSession:
+    ) -> PostgresWriterSession | OwnDatabaseSession:
         task = Task(
             endpoint=self._endpoint,
             workspace=self._workspace,
@@ -154,7 +159,14 @@ class PostgresStore:
             fingerprint=fingerprint,
             replaces=replaces,
         )
-        return PostgresWriterSession(task, self._schema, self.selection())
+        session = PostgresWriterSession(task, self._schema, self.selection())
+        if self._endpoint.home is None:
+            return session
+        return OwnDatabaseSession(self._endpoint, self._workspace, session)
+
+    async def create_place(self) -> None:
+        if self._endpoint.home is not None:
+            await own_database.create(self._endpoint, self._workspace)
 
     async def mark(self, migration_id: str, state: str, fingerprint: str | None = None) -> None:
         async with connection(self._endpoint, purpose="mark", read_only=False, patience_s=10) as opened:
@@ -168,7 +180,12 @@ class PostgresStore:
                 )
 
     async def destroy_kept(self, migration_id: str | None) -> None:
-        await keeping.destroy(self._endpoint, self._workspace, self._embedding, self._slots, migration_id)
+        try:
+            await keeping.destroy(self._endpoint, self._workspace, self._embedding, self._slots, migration_id)
+        except NoSuchDatabase:
+            return
+        if self._endpoint.home is not None:
+            await own_database.drop(self._endpoint)
 
     async def make_way(self, migration_id: str | None) -> None:
         await make_way(self._endpoint, self._workspace, self._embedding, self._slots, migration_id)
