@@ -17,12 +17,14 @@ from hybridrag.model.room import Room
 from hybridrag.model.secret import Secret, SecretRef, SecretResolver
 
 from . import indexes as vector_index
+from .age_graph import IN_AGE
 from .building import budget_of
 from .client import serving_host
 from .driver import DECISIVE, LISTENING, ServerDriver
 from .drivers import driver_of
 from .dsn import DEFAULT_PORT, parse_dsn
 from .endpoint import CONNECT_TIMEOUT_S, Endpoint
+from .graphs import IN_TABLES, Graph
 from .observe import observe_server, problems
 from .room import room_beside_us
 from .spec import PostgresSpec
@@ -116,6 +118,10 @@ class PostgresBackend:
             one_setting="connection_string",
         )
 
+    @property
+    def _graph(self) -> Graph:
+        return IN_AGE if self._spec.graph_storage == IN_AGE.storage else IN_TABLES
+
     async def observe(self) -> tuple[Facts, Facts]:
         if self._server is None or self._spec.provision is None:
             return await self._observe_external()
@@ -124,7 +130,7 @@ class PostgresBackend:
         own: dict[str, Value] = {"provision": self._spec.provision.driver, "state": state}
         own |= {name: told.pop(name) for name in DECISIVE if told.get(name) is not None}
         if state in LISTENING:
-            facts, details = await observe_server(self._endpoint())
+            facts, details = await observe_server(self._endpoint(), self._graph)
             if facts["reachable"]:
                 own["state"] = "running"
             return {**own, **facts}, {**told, **details}
@@ -146,7 +152,7 @@ class PostgresBackend:
             endpoint = self._endpoint()
         except SpecInvalid as error:  # one server must not hide the others
             return {"type": "postgres", "reachable": False, "problem": error.what, "hint": error.hint}, {}
-        facts, details = await observe_server(endpoint)
+        facts, details = await observe_server(endpoint, self._graph)
         if self._spec.connection_string is not None:  # not in the spec, so a plan must hold it
             facts = {
                 **facts,
@@ -195,6 +201,7 @@ class PostgresBackend:
             slots,
             self._spec.vector_index,
             budget_of(self._spec),
+            self._graph,
         )
 
     def _selection(self, workspace: str) -> Selection:
@@ -223,7 +230,7 @@ class PostgresBackend:
         return Selection(
             kv="PGKVStorage",
             vector="PGVectorStorage",
-            graph="PGTableGraphStorage",
+            graph=self._graph.storage,
             doc_status="PGDocStatusStorage",
             workspace=workspace,
             variables=variables,
@@ -239,6 +246,7 @@ class PostgresBackend:
             "postgres_database": endpoint.database,
             "postgres_workspace": workspace,
             "vector_index_type": self._spec.vector_index.type,
+            **({"graph_storage": IN_AGE.storage} if self._graph is IN_AGE else {}),
         }
 
     def _registry_port(self, endpoint: Endpoint) -> int | str:

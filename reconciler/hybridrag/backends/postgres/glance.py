@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 
 import asyncpg
 
-from hybridrag.model.data import NAMESPACES
+from hybridrag.model.data import ALL_SLOTS, NAMESPACES
 from hybridrag.model.ports import Embedding, Glance
 
 from .client import connection
 from .endpoint import Endpoint
-from .tables import TABLES, table_name
+from .graphs import Graph, relations
+from .tables import TABLES
 
 COUNTED = 1_000_000
 """Rows (as the server's statistics have it) up to which a table is counted."""
@@ -26,22 +27,42 @@ class _Counts:
     estimated: set[str] = field(default_factory=set)
 
 
-async def glance_workspaces(endpoint: Endpoint, places: Sequence[tuple[str, Embedding]]) -> list[Glance]:
-    """One glance for each (workspace, embedding). Raises BackendUnavailable."""
-    tables = [{item.name: table_name(item.name, embedding) for item in NAMESPACES} for _, embedding in places]
-    workspaces = sorted({workspace for workspace, _ in places})
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A workspace to look at, and where its graph lies."""
+
+    workspace: str
+    embedding: Embedding
+    graph: Graph
+
+
+async def glance_workspaces(endpoint: Endpoint, places: Sequence[Looked]) -> list[Glance]:
+    """One glance for each. Raises BackendUnavailable."""
+    tables = [relations(each.workspace, each.embedding, ALL_SLOTS, each.graph) for each in places]
+    workspaces = sorted({each.workspace for each in places})
+    own = {
+        names[stream]: each.workspace
+        for each, names in zip(places, tables, strict=True)
+        for stream in names
+        if "." in names[stream]
+    }
     async with (
         connection(endpoint, purpose="status", read_only=True) as opened,
         opened.transaction(isolation="repeatable_read", readonly=True),
     ):
         sizes = await _existing(opened, sorted({name for names in tables for name in names.values()}))
-        counts = {name: await _count(opened, name, rows, workspaces) for name, rows in sizes.items()}
+        counts = {
+            name: await _count_own(opened, name, rows, own[name])
+            if name in own
+            else await _count(opened, name, rows, workspaces)
+            for name, rows in sizes.items()
+        }
         vectors = {names[item.name] for names in tables for item in NAMESPACES if TABLES[item.name].vector}
         unindexed = await _unindexed(opened, sorted(vectors & sizes.keys()))
         marks = await _marks(opened, workspaces)
     return [
-        _glance(workspace, names, counts, unindexed, marks)
-        for (workspace, _), names in zip(places, tables, strict=True)
+        _glance(each.workspace, names, counts, unindexed, marks)
+        for each, names in zip(places, tables, strict=True)
     ]
 
 
@@ -52,6 +73,13 @@ async def _existing(opened: asyncpg.Connection, names: Sequence[str]) -> dict[st
         names,
     )
     return {row["n"]: row["rows"] for row in rows}
+
+
+async def _count_own(opened: asyncpg.Connection, table: str, rows: int, workspace: str) -> _Counts:
+    """Of a table that holds one workspace's rows only."""
+    if rows > COUNTED:
+        return _Counts({workspace: rows}, {workspace})
+    return _Counts({workspace: await opened.fetchval(f"SELECT count(*) FROM {table}")})
 
 
 async def _count(opened: asyncpg.Connection, table: str, rows: int, workspaces: Sequence[str]) -> _Counts:

@@ -185,6 +185,10 @@ class PostgresSpec(Strict):
     tls: TlsSpec = TlsSpec()
     pool: PoolSpec = PoolSpec()
     vector_index: VectorIndexSpec = VectorIndexSpec()
+    graph_storage: Literal["PGTableGraphStorage", "PGGraphStorage"] = Field(
+        default="PGTableGraphStorage",
+        description="LightRAG's class for graphs: its own tables, or Apache AGE (PGGraphStorage).",
+    )
 
     @model_validator(mode="after")
     def _provisioned_is_local(self) -> PostgresSpec:

@@ -14,7 +14,8 @@ from . import keeping
 from .building import Budget
 from .client import connection
 from .endpoint import Endpoint
-from .glance import glance_workspaces
+from .glance import Looked, glance_workspaces
+from .graphs import IN_TABLES, STREAMS, Graph
 from .indexes import column_type
 from .ledger import Ledger
 from .observe import observe_store
@@ -40,6 +41,7 @@ class PostgresStore:
         slots: frozenset[Slot] = ALL_SLOTS,
         index: VectorIndexSpec | None = None,
         budget: Budget | None = None,
+        graph: Graph = IN_TABLES,
     ) -> None:
         self._endpoint = endpoint
         self._workspace = workspace
@@ -49,9 +51,11 @@ class PostgresStore:
         self._slots = slots
         self._index = index or VectorIndexSpec()
         self._budget = budget or Budget()
+        self._graph = graph
         half = column_type(self._index) == "halfvec"
         self._shapes = {
-            name: Shape(name, half=half and TABLES[name].vector) for name in streams_of(self._slots)
+            name: graph.shape(name) if name in STREAMS else Shape(name, half=half and TABLES[name].vector)
+            for name in streams_of(self._slots)
         }
 
     @property
@@ -63,11 +67,13 @@ class PostgresStore:
         return self._slots
 
     async def observe(self) -> tuple[Facts, Facts]:
-        return await observe_store(self._endpoint, self._workspace, self._embedding, self._slots, self._index)
+        return await observe_store(
+            self._endpoint, self._workspace, self._embedding, self._slots, self._index, self._graph
+        )
 
     async def glance(self, others: Sequence[Store] = ()) -> list[Glance]:
         mine = [self, *(other for other in others if isinstance(other, PostgresStore))]
-        places = [(store._workspace, store._embedding) for store in mine]
+        places = [Looked(store._workspace, store._embedding, store._graph) for store in mine]
         return await glance_workspaces(self._endpoint, places)
 
     def selection(self) -> Selection:
@@ -82,7 +88,9 @@ class PostgresStore:
         )
 
     def reader(self) -> PostgresReader:
-        return PostgresReader(self._endpoint, self._workspace, self._embedding, self._slots)
+        return PostgresReader(
+            self._endpoint, self._workspace, self._embedding, self._slots, graph=self._graph
+        )
 
     def examine(self, batch: Batch, into: Examination) -> Batch:
         return self._shapes[batch.namespace].examine(batch, into)
@@ -114,6 +122,7 @@ class PostgresStore:
             embedding=self._embedding,
             slots=self._slots,
             index=self._index,
+            graph=self._graph,
             create_schema=lambda: self._schema.create(self.selection(), self._embedding),
         )
 
@@ -133,6 +142,7 @@ class PostgresStore:
             embedding=self._embedding,
             slots=self._slots,
             index=self._index,
+            graph=self._graph,
             budget=self._budget,
             migration_id=migration_id,
             fingerprint=fingerprint,
@@ -142,7 +152,7 @@ class PostgresStore:
 
     async def mark(self, migration_id: str, state: str, fingerprint: str | None = None) -> None:
         async with connection(self._endpoint, purpose="mark", read_only=False, patience_s=10) as opened:
-            ledger = Ledger(opened, self._workspace, self._slots)
+            ledger = Ledger(opened, self._workspace, self._slots, self._graph)
             await ledger.create()  # a copy that an earlier version made has an earlier version's marks
             if not await ledger.advance(migration_id, state, fingerprint):
                 raise PlanRefused(
@@ -152,7 +162,9 @@ class PostgresStore:
                 )
 
     async def destroy_kept(self, migration_id: str | None) -> None:
-        await keeping.destroy(self._endpoint, self._workspace, self._embedding, self._slots, migration_id)
+        await keeping.destroy(
+            self._endpoint, self._workspace, self._embedding, self._slots, migration_id, self._graph
+        )
 
     async def close(self) -> None:
         """Connections live only as long as the call that needs them."""
