@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from hybridrag.model.data import Slot
-from tests.conftest import Server
-from tests.support.stores import AGE, difference, example, move, store
+from hybridrag.backends.json.store import JsonStore
+from hybridrag.backends.postgres.age_server import age_problems
+from hybridrag.backends.postgres.store import PostgresStore
+from hybridrag.errors import BackendUnavailable, PlanRefused
+from hybridrag.migrate.catching_up import catch_up
+from hybridrag.migrate.copying import copy
+from hybridrag.migrate.digest import canonical
+from hybridrag.migrate.examining import examine_source
+from hybridrag.migrate.leaving_out import LeftOut
+from hybridrag.model.data import ALL_SLOTS, EDGE_SEPARATOR, Batch, Slot
+from hybridrag.model.ports import Examination
+from tests.conftest import ROOT, Server, clean_environment
+from tests.contract.test_postgres_source import Dying
+from tests.support.stores import AGE, EMBEDDING, difference, example, meter, move, store
 
 GRAPH = frozenset({Slot.GRAPH})
+STREAMS = ("nodes", "edges")
+NODES = 'notes_chunk_entity_relation."base"'
+EDGES = 'notes_chunk_entity_relation."DIRECTED"'
+TABLES = "lightrag_graph_nodes"
 
 
 @pytest.fixture
@@ -21,25 +44,391 @@ async def sql(age_server: Server, age_database: str) -> AsyncIterator[asyncpg.Co
     await opened.close()
 
 
-async def records(store, namespace: str) -> dict[str, dict]:
+@pytest.fixture
+async def in_age(age_server: Server, age_database: str) -> PostgresStore:
+    """The example's graph alone, moved into AGE."""
+    target = store(age_server, age_database, graph=AGE, slots=GRAPH)
+    await move(example().reader(), target, rows=31)
+    return target
+
+
+async def records(found: Any, namespace: str) -> dict[str, dict[str, Any]]:
     return {
         key: fields
-        async for batch in store.reader().read(namespace, rows=7)
+        async for batch in found.reader().read(namespace, rows=7)
         for key, fields in zip(batch.keys, batch.fields, strict=True)
     }
 
 
-async def test_there_and_on_to_tables_of_the_same_database(
-    age_server: Server, age_database: str, sql
+async def write(target: PostgresStore, nodes: dict[str, Any], edges: dict[str, Any]) -> None:
+    """Give a target these records, as a migration does."""
+    async with target.open_writer("o-1", "fingerprint") as writer:
+        await writer.prepare()
+        for name, found in (("nodes", nodes), ("edges", edges)):
+            batch = Batch(namespace=name, position=len(found), keys=list(found), fields=list(found.values()))
+            if found:
+                await writer.write(writer.encode(batch))
+
+
+async def test_there_and_on_to_tables_of_the_same_database_and_back_to_files(
+    age_server: Server, age_database: str, sql: asyncpg.Connection, tmp_path: Path
 ) -> None:
     target = store(age_server, age_database, graph=AGE)
     written = await move(example().reader(), target)
     report = await difference(example().reader(), target)
     assert (report.equal, report.records) == (True, written)
+    assert await sql.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'ag_catalog'") == 2, (
+        "AGE's own"
+    )
     tables = store(age_server, age_database, slots=GRAPH)
     await move(target.reader(), tables, "o-2")
     assert (await difference(example().reader(), tables)).equal
-    assert await sql.fetchval("SELECT count(*) FROM lightrag_graph_nodes") > 0
-    facts, _ = await target.observe()
-    print(facts)
-    print(await target.glance())
+    again = store(age_server, age_database, "again", graph=AGE, slots=GRAPH)
+    await move(tables.reader(), again)
+    assert (await difference(example().reader(), again)).equal
+    files = JsonStore("files", tmp_path, EMBEDDING)
+    async with files.open_writer("o-3", "fingerprint") as writer:
+        await copy(target.reader(), writer, files_streams(), await writer.prepare(), 200, meter())
+        await writer.finish(lambda phase: None)
+    back = files.written("o-3")
+    for name in files_streams():
+        there = [r async for b in back.read(name) for r in zip(b.keys, b.fields, strict=True)]
+        here = [r async for b in example().reader().read(name) for r in zip(b.keys, b.fields, strict=True)]
+        if name in STREAMS:
+            assert sorted(there, key=str) == sorted(here, key=str)
+        else:
+            assert len(there) == len(here)
+
+
+def files_streams() -> tuple[str, ...]:
+    from hybridrag.model.data import streams_of
+
+    return streams_of(ALL_SLOTS)
+
+
+async def test_what_a_stranger_sees_and_what_each_look_tells(
+    in_age: PostgresStore, sql: asyncpg.Connection
+) -> None:
+    """The rows are where LightRAG looks for them, its tables are untouched, and all looks count the same."""
+    nodes, edges = len(await records(example(), "nodes")), len(await records(example(), "edges"))
+    assert await sql.fetchval(f"SELECT count(*) FROM {NODES}") == nodes
+    assert await sql.fetchval(f"SELECT count(DISTINCT id::text) FROM {EDGES}") == edges
+    assert await sql.fetchval(f"SELECT to_regclass('{TABLES}')") is None
+    facts, details = await in_age.observe()
+    assert (facts["exists"], facts["records/nodes"], facts["records/edges"]) == (True, nodes, edges)
+    assert (facts["state"], details["checkpoint_records"]) == ("switched", nodes + edges)
+    (glance,) = await in_age.glance()
+    assert (glance.records["nodes"], glance.records["edges"]) == (nodes, edges)
+    assert in_age.selection().graph == "PGGraphStorage"
+
+
+async def test_what_lightrag_itself_wrote_into_age_arrives(
+    age_server: Server, age_database: str, sql: asyncpg.Connection
+) -> None:
+    variables = {
+        "POSTGRES_HOST": age_server.host, "POSTGRES_PORT": str(age_server.port), "POSTGRES_USER": age_server.user,
+        "POSTGRES_PASSWORD": age_server.password, "POSTGRES_DATABASE": age_database,
+    }  # fmt: skip
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "tests.support.lightrag_on_age", "notes"],
+        cwd=ROOT, env=clean_environment(**variables), capture_output=True, text=True, timeout=180, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout.strip().splitlines()[-1])
+    source = store(age_server, age_database, graph=AGE)
+    assert (await source.observe())[0]["exists"] is True
+    for name in STREAMS:
+        assert await records(source, name) == canonical(told[name]), name
+    assert len(told["nodes"]) > 15
+    target = store(age_server, age_database, slots=GRAPH)
+    await move(store(age_server, age_database, graph=AGE, slots=GRAPH).reader(), target)
+    assert (await difference(source.reader(), target)).equal
+    assert await sql.fetchval(f"SELECT count(*) FROM {TABLES} WHERE workspace = 'notes'") == len(
+        told["nodes"]
+    )
+
+
+async def test_a_killed_copy_goes_on_where_it_was(age_server: Server, age_database: str) -> None:
+    source, target = example().reader(), store(age_server, age_database, graph=AGE, slots=GRAPH)
+    for batches in (2, 4, 9):
+        async with target.open_writer("o-9", "fingerprint") as writer:
+            done = await writer.prepare()
+            with pytest.raises(asyncio.CancelledError):
+                await copy(Dying(source, batches), writer, STREAMS, done, 5, meter())
+    async with target.open_writer("o-9", "fingerprint") as writer:
+        assert sum((await writer.prepare()).values()) > 10
+        await copy(source, writer, STREAMS, await writer.prepare(), 50, meter())
+        await writer.finish(lambda phase: None)
+    assert (await difference(source, target)).equal
+    later = store(age_server, age_database, "later", slots=GRAPH)
+    for batches in (2, 9):
+        async with later.open_writer("o-10", "fingerprint") as writer:
+            with pytest.raises(asyncio.CancelledError):
+                await copy(
+                    Dying(target.reader(), batches), writer, STREAMS, await writer.prepare(), 5, meter()
+                )
+    async with later.open_writer("o-10", "fingerprint") as writer:
+        await copy(target.reader(), writer, STREAMS, await writer.prepare(), 50, meter())
+    assert (await difference(source, later)).equal
+
+
+async def test_neighbours_are_left_alone_and_a_shared_graph_is_refused(
+    in_age: PostgresStore, age_server: Server, age_database: str
+) -> None:
+    """AGE turns what is no letter into "_": workspaces "a-b" and "a_b" are one graph."""
+    before = await in_age.reader().fingerprint()
+    for workspace in ("a-b", "default"):
+        other = store(age_server, age_database, workspace, graph=AGE, slots=GRAPH)
+        await move(example().reader(), other)
+        assert (await difference(example().reader(), other)).equal
+    one, same = (store(age_server, age_database, name, graph=AGE, slots=GRAPH) for name in ("a-b", "a_b"))
+    async with same.open_writer("another-1", "fingerprint") as writer:
+        with pytest.raises(PlanRefused, match="in use by an earlier migration"):
+            await writer.prepare()
+    await one.destroy_kept("o-1")
+    assert (await one.observe())[0]["records/nodes"] == 0
+    assert await in_age.reader().fingerprint() == before
+    assert (await difference(example().reader(), in_age)).equal
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        (
+            f'UPDATE {NODES} SET properties = ag_catalog.agtype_in(\'{{"entity_id": "Zoë Müller"}}\')'
+            f" WHERE properties::ag_catalog.agtype = (SELECT properties FROM {NODES} LIMIT 1)",
+            None,
+        ),
+        (f"DELETE FROM {NODES} WHERE ctid = (SELECT ctid FROM {NODES} LIMIT 1)", "missing"),
+        (f"DELETE FROM {EDGES} WHERE ctid = (SELECT ctid FROM {EDGES} LIMIT 1)", "missing"),
+        (
+            f"UPDATE {EDGES} SET properties = ag_catalog.agtype_in('{{}}') WHERE ctid = (SELECT ctid FROM {EDGES} LIMIT 1)",
+            "different",
+        ),
+    ],
+)
+async def test_verification_finds_what_was_changed_in_age(
+    in_age: PostgresStore, sql: asyncpg.Connection, statement: str, said: str | None
+) -> None:
+    before = await in_age.reader().fingerprint()
+    await sql.execute(f"SET search_path = ag_catalog, public; {statement}")
+    assert await in_age.reader().fingerprint() != before
+    report = await difference(example().reader(), in_age)
+    assert not report.equal
+    assert said is None or said in {found.kind for found in report.listed}
+
+
+async def test_parallel_edges(in_age: PostgresStore, sql: asyncpg.Connection, age_server: Server) -> None:
+    """Equal ones are read as one, whichever way they lead; others are a record that stands twice, and named."""
+    count = len(await records(in_age, "edges"))
+    await sql.execute(
+        f"INSERT INTO {EDGES} (start_id, end_id, properties) SELECT end_id, start_id, properties FROM {EDGES} ORDER BY id LIMIT 3"
+    )
+    facts, _ = await in_age.observe()
+    assert (facts["records/edges"], facts["repeated_edges"]) == (count, 3)
+    assert (await difference(example().reader(), in_age)).equal
+    assert [len(b) async for b in in_age.reader().read("edges", skip=count - 2, rows=50)] == [2]
+    await sql.execute(
+        f"INSERT INTO {EDGES} (start_id, end_id, properties) SELECT end_id, start_id, "
+        f"ag_catalog.agtype_in('{{\"weight\": 7.0}}') FROM {EDGES} ORDER BY id LIMIT 1"
+    )
+    _, found = await examine_source(in_age.reader(), example(), STREAMS, 20, meter())
+    assert found.refused_total == 1
+    assert "edges holds a record twice" in found.refused[0][2]
+
+
+async def test_what_is_no_record_is_a_bad_record_and_not_the_end(
+    in_age: PostgresStore, sql: asyncpg.Connection
+) -> None:
+    for properties in (
+        '{"description": "nameless"}',
+        '{"entity_id": 7}',
+        '{"entity_id": "a", "x": NaN}',
+        '{"entity_id": "b", "x": 0.12345678901234567890123::numeric}',
+    ):
+        await sql.execute(
+            f"INSERT INTO {NODES} (properties) VALUES (ag_catalog.agtype_in($a${properties}$a$))"
+        )
+    await sql.execute(
+        f"INSERT INTO {NODES} (properties) VALUES (ag_catalog.agtype_in("
+        '\'{"entity_id": "c::numeric \\\\", "n": 12::numeric, "f": 1.5::numeric, "a": [2::numeric, "3::numeric"]}\'))'
+    )
+    await sql.execute(
+        f"INSERT INTO {EDGES} (start_id, end_id, properties) VALUES ('1', '2', ag_catalog.agtype_in('{{}}'))"
+    )
+    _, found = await examine_source(in_age.reader(), in_age, STREAMS, 20, meter())
+    assert [reason.partition(" (record")[0] for _, _, reason in found.refused] == [
+        "the node has no entity_id",
+        "the node has no entity_id",
+        "it holds NaN or Infinity",
+        "it holds a number with more digits than a double has",
+        "the edge leads to a node that does not exist there, or has no entity_id",
+    ]
+    read = (await records(in_age, "nodes"))["c::numeric \\"]
+    assert read == {"entity_id": "c::numeric \\", "n": 12, "f": 1.5, "a": [2, "3::numeric"]}
+
+
+_TEXT = st.text(max_size=40) | st.sampled_from(
+    ["$$", "\\", '"', "'", "\\u0041", "\n", "::numeric", "", "\x7f", "x" * 100_000, "😀\U0010ffff"]
+)
+_VALUE = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**65), 2**65) | st.floats() | _TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+_FIELDS = st.dictionaries(_TEXT, _VALUE, max_size=5)
+
+
+@pytest.fixture(scope="module")
+def empty_graph(age_server: Server) -> str:
+    """A database whose graph LightRAG has made."""
+
+    async def make() -> None:
+        admin = await asyncpg.connect(age_server.dsn("postgres"))
+        await admin.execute("DROP DATABASE IF EXISTS age_hostile WITH (FORCE)")
+        await admin.execute("CREATE DATABASE age_hostile")
+        await admin.close()
+        await write(store(age_server, "age_hostile", graph=AGE, slots=GRAPH), {}, {})
+
+    asyncio.run(make())
+    return "age_hostile"
+
+
+@given(nodes=st.dictionaries(_TEXT, _FIELDS, min_size=1, max_size=6), data=st.data())
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+def test_whatever_a_record_holds(
+    age_server: Server, empty_graph: str, nodes: dict[str, Any], data: Any
+) -> None:
+    """What examine lets through is read back as it said, number by number and character by character."""
+    target = store(age_server, empty_graph, graph=AGE, slots=GRAPH)
+
+    def accepted(namespace: str, found: dict[str, Any]) -> dict[str, Any]:
+        batch = Batch(namespace=namespace, position=1, keys=list(found), fields=list(found.values()))
+        form = target.examine(batch, Examination())
+        return dict(zip(form.keys, form.fields, strict=True))
+
+    good = accepted("nodes", nodes)
+    names = sorted(good) or [""]
+    ends = st.tuples(st.sampled_from(names), st.sampled_from(names)).map(
+        lambda p: EDGE_SEPARATOR.join(sorted(p))
+    )
+    pairs = data.draw(st.dictionaries(ends, _FIELDS, max_size=4)) if good else {}
+    linked = accepted("edges", {k: v for k, v in pairs.items() if k.count(EDGE_SEPARATOR) == 1})
+
+    async def there_and_back() -> None:
+        cleaner = await asyncpg.connect(age_server.dsn(empty_graph))
+        await cleaner.execute(f"TRUNCATE {NODES}, {EDGES}, hybridrag_ledger.migration")
+        await cleaner.close()
+        await write(target, good, linked)
+        assert await records(target, "nodes") == good
+        assert await records(target, "edges") == linked
+        mending = target.mending()
+        fetched = await mending.fetch("nodes", list(good))
+        assert dict(zip(fetched.keys, fetched.fields, strict=True)) == good
+        fetched = await mending.fetch("edges", list(linked))
+        assert dict(zip(fetched.keys, fetched.fields, strict=True)) == linked
+        assert sorted([key async for group in mending.keys("edges") for key in group]) == sorted(linked)
+
+    asyncio.run(there_and_back())
+
+
+async def test_single_records_are_put_and_removed(in_age: PostgresStore, sql: asyncpg.Connection) -> None:
+    """A node that is put stays the vertex that its edges lead to; one that goes takes its edges along."""
+    await in_age.mark("o-1", "copied")
+    nodes, edges = await records(in_age, "nodes"), await records(in_age, "edges")
+    name, pair = next(iter(nodes)), next(iter(edges))
+    changed = {**nodes[name], "description": "changed"}
+    async with in_age.mending().open("o-1") as patcher:
+        put = Batch(namespace="nodes", position=2, keys=[name, "new"], fields=[changed, {"entity_id": "new"}])
+        await patcher.put(put)
+        await patcher.put(put)
+        edge = EDGE_SEPARATOR.join(sorted(("new", name)))
+        links = Batch(namespace="edges", position=2, keys=[pair, edge], fields=[{"weight": 2}, {"weight": 3}])
+        await patcher.put(links)
+        await patcher.put(links)
+    assert await records(in_age, "nodes") == {**nodes, name: changed, "new": {"entity_id": "new"}}
+    assert await records(in_age, "edges") == {**edges, pair: {"weight": 2}, edge: {"weight": 3}}
+    async with in_age.mending().open("o-1") as patcher:
+        await patcher.remove("nodes", ["new", "never there"])
+        await patcher.remove("edges", [pair])
+    assert await records(in_age, "edges") == {key: value for key, value in edges.items() if key != pair}
+    assert await sql.fetchval(f"SELECT count(*) FROM {EDGES}") == len(edges) - 1
+
+
+async def test_catching_up_brings_a_finished_copy_up_to_date(
+    in_age: PostgresStore, age_server: Server, age_database: str
+) -> None:
+    await in_age.mark("o-1", "copied")
+    source = store(age_server, age_database, "other", graph=AGE, slots=GRAPH)
+    nodes, edges = await records(in_age, "nodes"), await records(in_age, "edges")
+    nodes.popitem()
+    edges = {k: v for k, v in edges.items() if set(k.split(EDGE_SEPARATOR)) <= nodes.keys()}
+    nodes["more"] = {"entity_id": "more"}
+    await write(source, nodes, edges)
+    wanted, _ = await examine_source(source.reader(), in_age, STREAMS, 50, meter())
+    held, _ = await examine_source(in_age.reader(), in_age, STREAMS, 50, meter())
+    async with in_age.mending().open("o-1") as patcher:
+        reader = LeftOut({}).of(source.reader())
+        await catch_up(reader, in_age, in_age.mending(), patcher, wanted, held, 50, meter())
+    assert (await difference(source.reader(), in_age)).equal
+
+
+async def test_a_graph_that_lies_the_other_way_is_not_taken_for_an_empty_one(
+    in_age: PostgresStore, age_server: Server, age_database: str
+) -> None:
+    facts, _ = await store(age_server, age_database).observe()
+    assert 'Apache AGE (graph "notes_chunk_entity_relation")' in str(facts["missing"])
+    assert "graph_storage: PGGraphStorage" in str(facts["missing"])
+    await move(example().reader(), store(age_server, age_database, "tables", slots=GRAPH))
+    facts, _ = await store(age_server, age_database, "tables", graph=AGE, slots=GRAPH).observe()
+    assert "graph_storage: PGTableGraphStorage" in str(facts["missing"])
+
+
+@pytest.mark.parametrize("workspace", ["Notes", "2024"])
+async def test_a_name_that_lightrag_cannot_use_in_age_is_refused(
+    age_server: Server, age_database: str, workspace: str
+) -> None:
+    facts, _ = await store(age_server, age_database, workspace, graph=AGE, slots=GRAPH).observe()
+    assert "LightRAG cannot use a graph in Apache AGE whose name" in str(facts["problem"])
+
+
+async def test_a_user_without_a_right_is_told_what_the_administrator_types(
+    in_age: PostgresStore, sql: asyncpg.Connection, age_server: Server, age_database: str
+) -> None:
+    role = f"reader_{age_database}"
+    await sql.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'word'")
+    try:
+        server = Server(age_server.host, age_server.port, role, "word")
+        reader = store(server, age_database, graph=AGE, slots=GRAPH)
+        with pytest.raises(BackendUnavailable) as refused:
+            await reader.observe()
+        assert "GRANT USAGE ON SCHEMA ag_catalog" in str(refused.value.hint)
+        await sql.execute(
+            f"GRANT USAGE ON SCHEMA ag_catalog TO {role}; GRANT USAGE ON SCHEMA notes_chunk_entity_relation TO {role}; "
+            f"GRANT SELECT ON ALL TABLES IN SCHEMA notes_chunk_entity_relation TO {role}"
+        )
+        assert await records(reader, "nodes") == await records(in_age, "nodes"), "no LOAD is needed to read"
+    finally:
+        await sql.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+@pytest.mark.parametrize(
+    ("facts", "what", "hint"),
+    [
+        ({"age": None, "age_available": None}, "not installed", "apt-get install postgresql-<version>-age"),
+        (
+            {"age": "1.8.0", "age_available": "1.8.0", "age_usable": True},
+            "1.8.0 is too new",
+            "install an earlier",
+        ),
+        ({"age": None, "age_available": "1.5.0"}, "not created", "CREATE EXTENSION age"),
+        ({"age": "1.5.0", "age_available": "1.5.0"}, "no right to use", "GRANT USAGE ON SCHEMA ag_catalog"),
+    ],
+)
+def test_a_server_that_cannot_take_it(facts: dict[str, Any], what: str, hint: str) -> None:
+    ((said, next_step),) = age_problems("pg", facts)
+    assert what in said
+    assert hint in next_step
