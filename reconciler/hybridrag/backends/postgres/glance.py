@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 
 import asyncpg
 
-from hybridrag.model.data import ALL_SLOTS, NAMESPACES
+from hybridrag.model.data import Slot
 from hybridrag.model.ports import Embedding, Glance
 
 from .client import connection
 from .endpoint import Endpoint
-from .graphs import Graph, relations
+from .graphs import IN_TABLES, STREAMS, Graph, relations
+from .ledger import owners_of
 from .tables import TABLES
 
 COUNTED = 1_000_000
@@ -29,22 +30,29 @@ class _Counts:
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """A workspace to look at, and where its graph lies."""
+    """Some slots of a workspace to look at, and where its graph lies."""
 
     workspace: str
     embedding: Embedding
+    slots: frozenset[Slot]
     graph: Graph
+
+    @property
+    def marked(self) -> str:
+        """The name under which our mark stands."""
+        owners = owners_of(self.workspace, self.slots, self.graph).values()
+        return self.workspace if self.workspace in owners else min(owners)
 
 
 async def glance_workspaces(endpoint: Endpoint, places: Sequence[Looked]) -> list[Glance]:
     """One glance for each. Raises BackendUnavailable."""
-    tables = [relations(each.workspace, each.embedding, ALL_SLOTS, each.graph) for each in places]
+    tables = [relations(each.workspace, each.embedding, each.slots, each.graph) for each in places]
     workspaces = sorted({each.workspace for each in places})
     own = {
         names[stream]: each.workspace
         for each, names in zip(places, tables, strict=True)
-        for stream in names
-        if "." in names[stream]
+        for stream in names.keys() & set(STREAMS)
+        if each.graph is not IN_TABLES
     }
     async with (
         connection(endpoint, purpose="status", read_only=True) as opened,
@@ -57,11 +65,11 @@ async def glance_workspaces(endpoint: Endpoint, places: Sequence[Looked]) -> lis
             else await _count(opened, name, rows, workspaces)
             for name, rows in sizes.items()
         }
-        vectors = {names[item.name] for names in tables for item in NAMESPACES if TABLES[item.name].vector}
+        vectors = {table for names in tables for name, table in names.items() if TABLES[name].vector}
         unindexed = await _unindexed(opened, sorted(vectors & sizes.keys()))
-        marks = await _marks(opened, workspaces)
+        marks = await _marks(opened, sorted({each.marked for each in places}))
     return [
-        _glance(each.workspace, names, counts, unindexed, marks)
+        _glance(each.workspace, names, counts, unindexed, marks.get(each.marked, (None, 0)))
         for each, names in zip(places, tables, strict=True)
     ]
 
@@ -133,7 +141,7 @@ def _glance(
     tables: dict[str, str],
     counts: dict[str, _Counts],
     unindexed: set[str],
-    marks: dict[str, tuple[str, int]],
+    mark: tuple[str | None, int],
 ) -> Glance:
     missing = [name for name in tables.values() if name not in counts]
     records = {
@@ -144,7 +152,7 @@ def _glance(
     without = sorted(
         name for name in tables.values() if name in unindexed and counts[name].rows.get(workspace)
     )
-    state, copied = marks.get(workspace, (None, 0))
+    state, copied = mark
     return Glance(
         records={namespace: records.get(namespace) for namespace in tables},
         estimated=frozenset(n for n, t in tables.items() if t in counts and workspace in counts[t].estimated),

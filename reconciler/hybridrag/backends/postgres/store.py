@@ -73,7 +73,7 @@ class PostgresStore:
 
     async def glance(self, others: Sequence[Store] = ()) -> list[Glance]:
         mine = [self, *(other for other in others if isinstance(other, PostgresStore))]
-        places = [Looked(store._workspace, store._embedding, store._graph) for store in mine]
+        places = [Looked(store._workspace, store._embedding, store._slots, store._graph) for store in mine]
         return await glance_workspaces(self._endpoint, places)
 
     def selection(self) -> Selection:
