@@ -289,6 +289,9 @@ def empty_graph(age_server: Server) -> str:
         await admin.execute("DROP DATABASE IF EXISTS age_hostile WITH (FORCE)")
         await admin.execute("CREATE DATABASE age_hostile")
         await admin.close()
+        prepared = await asyncpg.connect(age_server.dsn("age_hostile"))
+        await prepared.execute("CREATE EXTENSION age")
+        await prepared.close()
         await write(store(age_server, "age_hostile", graph=AGE, slots=GRAPH), {}, {})
 
     asyncio.run(make())
@@ -426,6 +429,12 @@ async def test_a_user_without_a_right_is_told_what_the_administrator_types(
         ),
         ({"age": None, "age_available": "1.5.0"}, "not created", "CREATE EXTENSION age"),
         ({"age": "1.5.0", "age_available": "1.5.0"}, "no right to use", "GRANT USAGE ON SCHEMA ag_catalog"),
+        ({"age": "1.5.0", "age_usable": True}, "no right to use", "GRANT SELECT ON ALL TABLES"),
+        (
+            {"age": "1.5.0", "age_usable": True, "age_catalog": True, "age_preloaded": False},
+            "not loaded into new sessions",
+            "SET session_preload_libraries = 'age'",
+        ),
     ],
 )
 def test_a_server_that_cannot_take_it(facts: dict[str, Any], what: str, hint: str) -> None:

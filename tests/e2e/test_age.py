@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -22,14 +21,6 @@ from tests.support.target import run_sql
 
 NODES = 'notes_chunk_entity_relation."base"'
 ALL_BUT_GRAPH = {"kv": "pg_age", "doc_status": "pg_age", "vector": "pg_age"}
-
-
-def change(project: Project, **more: Any) -> None:
-    """Change the entry "pg_age"; values replace, None removes."""
-    spec = project.folder / "hybridrag.yaml"
-    wanted = yaml.safe_load(spec.read_text("utf-8"))
-    wanted["backends"]["pg_age"].update(more)
-    spec.write_text(yaml.safe_dump(wanted, sort_keys=False), encoding="utf-8")
 
 
 @pytest.fixture
@@ -94,16 +85,14 @@ def test_moved_to_age_and_rolled_back(with_age: Project) -> None:
     want(with_age, {"kv": "pg", "doc_status": "pg", "vector": "pg", "graph": "pg_age"})
     assert EQUAL in apply(with_age)
     assert with_age.dsn
-    graph = run_sql(
-        with_age.dsn,
-        f"SELECT count(*), min(properties::text) FROM {NODES.replace('base', 'base')} v, LATERAL (SELECT 1) x WHERE false",
-    )
-    assert graph == [(0, None)]
+    assert registry(with_age)["slots"]["graph"]["backend"] == "pg_age"
+    assert "healthy" in with_age.ok("status")
     with_age.ok("rollback", "notes", "--auto-approve")
-    assert "graph" not in registry(with_age).get("slots", {}) or (
-        registry(with_age)["slots"]["graph"]["backend"] == "pg"
-    )
-    print(with_age.ok("status"))
+    assert registry(with_age)["backend"] == "pg"
+    with_age.ok("retire", "notes", "--now", "--confirm", "notes")
+    assert run_sql(with_age.dsn, f"SELECT count(*) FROM {NODES}") == [(0,)]
+    assert run_sql(with_age.dsn, "SELECT count(*) FROM lightrag_graph_nodes") == [(20,)]
+    assert "healthy" in with_age.ok("status")
 
 
 def test_a_kill_while_the_graph_is_copied(with_age: Project) -> None:
@@ -143,7 +132,7 @@ def test_an_age_database_of_somebody_else_is_taken_over(with_age: Project) -> No
     del wanted["databases"]["notes"]
     wanted["databases"] = {}
     spec.write_text(yaml.safe_dump(wanted, sort_keys=False), encoding="utf-8")
-    said = with_age.ok(
+    with_age.ok(
         "db",
         "create",
         "notes",
@@ -154,10 +143,25 @@ def test_an_age_database_of_somebody_else_is_taken_over(with_age: Project) -> No
         "--embedding-dim",
         "96",
     )
-    print(said)
     want(with_age, {**ALL_BUT_GRAPH, "graph": "pg"})
     assert EQUAL in apply(with_age)
     assert json.loads(with_age.ok("status", "--json"))
+
+
+def test_a_server_that_is_not_prepared_for_age(with_age: Project) -> None:
+    """LightRAG would fail there now and then, whichever session it gets; the plan says what the administrator types."""
+    assert with_age.dsn
+    name = with_age.dsn.rpartition("/")[2]
+    run_sql(with_age.dsn, f"ALTER DATABASE {name} RESET session_preload_libraries", "SELECT 1")
+    refused = with_age.run("plan")
+    assert refused.returncode == 4
+    said = " ".join(refused.stderr.split())
+    assert "ALTER DATABASE <database> SET session_preload_libraries = 'age'" in said
+    assert "is not loaded into new sessions" in said
+    run_sql(with_age.dsn, "DROP EXTENSION age", "SELECT 1")
+    refused = with_age.run("plan")
+    assert refused.returncode == 4
+    assert "CREATE EXTENSION age" in " ".join(refused.stderr.split())
 
 
 def test_a_server_without_age(tmp_path: Path, server: Server, database: str) -> None:
@@ -169,6 +173,6 @@ def test_a_server_without_age(tmp_path: Path, server: Server, database: str) -> 
     spec.write_text(yaml.safe_dump(wanted, sort_keys=False), encoding="utf-8")
     refused = project.run("plan")
     said = " ".join(refused.stderr.split())
-    assert refused.returncode == 3, (refused.returncode, said)
+    assert refused.returncode == 4, said
     assert "the extension Apache AGE is not installed on the server" in said
     assert "remove backends.pg.graph_storage" in said

@@ -112,11 +112,16 @@ def age_server() -> Iterator[object]:
 
 @pytest.fixture
 async def age_database(age_server: object) -> AsyncIterator[str]:
-    """Name of a fresh, empty database on it."""
+    """Name of a fresh, empty database on it, as an administrator prepares it."""
     name = f"t{os.getpid()}_{next(_numbers)}"
+    url = age_server.dsn(name)  # type: ignore[attr-defined]
     admin = await asyncpg.connect(age_server.dsn("postgres"))  # type: ignore[attr-defined]
     try:
         await admin.execute(f"CREATE DATABASE {name}")
+        await admin.execute(f"ALTER DATABASE {name} SET session_preload_libraries = 'age'")
+        opened = await asyncpg.connect(url)
+        await opened.execute("CREATE EXTENSION age")
+        await opened.close()
         yield name
         await admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
     finally:

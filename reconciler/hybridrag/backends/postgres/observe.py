@@ -16,7 +16,7 @@ from hybridrag.model.ports import Embedding
 from .activity import writes_under_way
 from .age import graph_in_age, unusable
 from .age_graph import IN_AGE, repeated_edges
-from .age_server import age_facts, age_problems
+from .age_server import age_facts, age_preloaded, age_problems
 from .client import connection
 from .endpoint import Endpoint
 from .fingerprint import Tally, fingerprint_of, tally_all
@@ -93,10 +93,15 @@ async def _observe_server(endpoint: Endpoint, graph: Graph) -> tuple[Facts, Fact
     ):
         latency = time.perf_counter() - started
         row = await opened.fetchrow(_SERVER, list(_SERVICES), list(_SERVICES.values()))
-        age = await age_facts(opened) if graph is IN_AGE else {}
+        age = await _about_age(opened) if graph is IN_AGE else {}
         size = await opened.fetchval("SELECT pg_database_size(current_database())")
     facts: dict[str, Value] = {"type": "postgres", "reachable": True, **dict(row), **age}
     return facts, {"latency_ms": round(latency * 1000, 1), "bytes": size}
+
+
+async def _about_age(opened: asyncpg.Connection) -> dict[str, Value]:
+    found = await age_facts(opened)
+    return {**found, "age_preloaded": await age_preloaded(opened, found)}
 
 
 def problems(
