@@ -18,6 +18,7 @@ import asyncpg
 import hypothesis
 import pytest
 
+from tests.support.age_server import age_database, age_server  # noqa: F401  # fixtures
 from tests.support.docker.fixtures import case, docker_engine  # noqa: F401  # fixtures
 from tests.support.milvus import milvus, vector_database  # noqa: F401  # fixtures
 

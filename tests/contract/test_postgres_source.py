@@ -265,7 +265,7 @@ async def test_a_graph_in_apache_age_is_not_taken_for_an_empty_one(
     await filled.execute("INSERT INTO base VALUES (1)")
     facts, _ = await store(server, database).observe()
     assert facts["exists"] is False
-    assert 'Apache AGE (PGGraphStorage, graph "notes_chunk_entity_relation")' in str(facts["missing"])
+    assert 'Apache AGE (graph "notes_chunk_entity_relation")' in str(facts["missing"])
     assert (await store(server, database, "neighbour").observe())[0]["exists"] is True
     without = store(server, database, slots=frozenset(Slot) - {Slot.GRAPH})
     assert (await without.observe())[0]["exists"] is True

@@ -19,15 +19,17 @@ from hybridrag.model.data import ALL_SLOTS, Slot, streams_of
 from hybridrag.model.ports import Embedding, Reader, Store
 from tests.conftest import DIM, EXAMPLE, Server
 
+TABLES, AGE = "PGTableGraphStorage", "PGGraphStorage"
 EMBEDDING = Embedding(model="hash-emb", dim=DIM)
 
 
-def postgres(server: Server, database: str, isolation: str = "workspace", **index: Any) -> PostgresBackend:
+def postgres(
+    server: Server, database: str, graph: str = TABLES, isolation: str = "workspace", **index: Any
+) -> PostgresBackend:
     """A backend on the run's server; `index` is its `vector_index`."""
     spec = PostgresSpec.model_validate(
         {"type": "postgres", "host": server.host, "port": server.port, "user": server.user, "database": database,
-         "password": {"env": "PW"}, "vector_index": index,
-         "isolation": isolation}
+         "password": {"env": "PW"}, "vector_index": index, "graph_storage": graph, "isolation": isolation}
     )  # fmt: skip
     secrets = Secrets({"PW": server.password}, Path())
     return PostgresBackend(
@@ -41,9 +43,10 @@ def store(
     workspace: str = "notes",
     slots: frozenset[Slot] = ALL_SLOTS,
     embedding: Embedding = EMBEDDING,
+    graph: str = TABLES,
     **index: Any,
 ) -> PostgresStore:
-    return postgres(server, database, **index).store("unused", workspace, embedding, slots)
+    return postgres(server, database, graph, **index).store("unused", workspace, embedding, slots)
 
 
 def example() -> JsonStore:

@@ -17,7 +17,15 @@ from .parts import JSON, Part, in_use, migration_id, parts_of, store_thing
 from .protect import Kept, kept_by, refuse_replaced
 from .provisioning import provision
 from .room import room_warnings
-from .stores import reachable_source, reclaimable, total, usable_source, usable_target
+from .stores import (
+    reachable_source,
+    reclaimable,
+    refuse_same_place,
+    refuse_two_servers,
+    total,
+    usable_source,
+    usable_target,
+)
 
 Problems = Mapping[tuple[str, str], Sequence[HybridragError]]
 """Per database and wanted backend, why that server, as observed, cannot take it (`Backend.problems`)."""
@@ -123,13 +131,18 @@ def _database(item: Wanted, observation: Observation, problems: Problems, warnin
         _refuse_unserved(item, part)
         if part.in_place:
             _in_place(item, part, observation, part.target.name in provisioned, warnings)
+    places = {
+        part.target.name: observation.of(store_thing(item.database, part.target.name, part.slots))
+        for part in parts
+    }
+    refuse_two_servers(item, places)
     moving_parts = [part for part in parts if not part.in_place]
     if not moving_parts:
         if entry.get("drifted"):
             made.steps.append(_repoint(item, made.steps))
         return made
     planned = [
-        _part(item, part, observation, entry, problems, part.target.name in provisioned)
+        _part(item, part, observation, entry, problems, part.target.name in provisioned, warnings)
         for part in moving_parts
     ]
     if not sum(total(each.source, each.part.slots) for each in planned):
@@ -215,7 +228,13 @@ def _release(item: Wanted, observation: Observation, steps: list[Step]) -> list[
 
 
 def _part(
-    item: Wanted, part: Part, observation: Observation, entry: Facts, problems: Problems, provisioned: bool
+    item: Wanted,
+    part: Part,
+    observation: Observation,
+    entry: Facts,
+    problems: Problems,
+    provisioned: bool,
+    warnings: list[str],
 ) -> _Planned:
     """Raises what stands in its way."""
     if part.source != JSON:
@@ -235,6 +254,12 @@ def _part(
         raise PlanRefused(
             f'database "{item.database}": {target["elsewhere"]}, which was switched to, but the registry does not say so',
             hint=f"set backends.{part.target.name}.isolation to what it was, or restore the registry",
+        )
+    refuse_same_place(item, part, source, target)
+    if repeated := source.get("repeated_edges"):
+        warnings.append(
+            f'database "{item.database}": {repeated:,} edges in backend "{part.source}" only repeat another edge of the '
+            "same two nodes; each comes over once"
         )
     # Files were kept in the folder that the registry knows.
     kept = entry.get(f"kept/{key}") is not None and (key != JSON or entry.get("path") in (None, item.path))

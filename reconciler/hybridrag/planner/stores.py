@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from hybridrag.errors import BackendUnavailable, NotFound, PlanRefused, SourceRefused, SourceUnreadable
 from hybridrag.model.data import Slot, streams_of
@@ -112,6 +112,46 @@ def usable_target(item: Wanted, part: Part, facts: Facts, identity: str, kept: b
             hint=f"set databases.{item.database}.workspace to a free name, or empty that workspace yourself",
         )
     return None
+
+
+def refuse_same_place(item: Wanted, part: Part, source: Facts, target: Facts) -> None:
+    """Raises PlanRefused where two backends of the spec lead to one place: a copy would be read while it is written."""
+    same = [
+        slot
+        for slot in part.ordered
+        if (place := source.get(f"place/{slot.value}")) is not None
+        and place == target.get(f"place/{slot.value}")
+    ]
+    if not same:
+        return
+    names = " and ".join(", ".join(slot.value for slot in same).rsplit(", ", 1))
+    stay = ", ".join(
+        f"{slot.value}: {part.source if slot in same else part.target.name}"
+        for slot in Slot
+        if slot in part.slots
+    )
+    raise PlanRefused(
+        f'database "{item.database}": backends "{part.source}" and "{part.target.name}" are one place for the {names} '
+        f"slot{'s' if len(same) > 1 else ''}: the same database of the same server, with the same workspace",
+        hint=f"leave what stays where it is, in databases.{item.database}.backend: {{{stay}}}"
+        if len(same) < len(part.slots)
+        else f"leave databases.{item.database}.backend at {part.source}, or name another server or database",
+    )
+
+
+def refuse_two_servers(item: Wanted, targets: Mapping[str, Facts]) -> None:
+    """Raises PlanRefused where slots would lie in two databases of one engine, of which LightRAG can open one only.
+
+    `targets`: facts of the parts' places by backend.
+    """
+    found = {name: facts["server"] for name, facts in targets.items() if facts.get("server") is not None}
+    if len(set(found.values())) > 1:
+        names = " and ".join(f'"{name}"' for name in sorted(found))
+        raise PlanRefused(
+            f'database "{item.database}": backends {names} are different Postgres databases, and LightRAG keeps one '
+            "connection pool for all its Postgres storages",
+            hint=f"name one Postgres database for all slots of databases.{item.database}.backend that are in Postgres",
+        )
 
 
 def reclaimable(part: Part, entry: Facts, target: Facts, fingerprint: str) -> bool:

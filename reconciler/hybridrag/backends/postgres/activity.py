@@ -10,10 +10,11 @@ from collections.abc import Collection
 
 import asyncpg
 
-from hybridrag.model.data import Slot, streams_of
+from hybridrag.model.data import Slot
 from hybridrag.model.ports import Embedding
 
-from .tables import TABLES, table_name
+from .graphs import IN_TABLES, Graph, relations
+from .tables import TABLES
 
 RECENT_S = 600
 """A client that did nothing for so long is not in the middle of a document."""
@@ -21,13 +22,13 @@ UNDER_WAY = ("parsing", "analyzing", "processing")
 """LightRAG's states of a document that somebody works on (`lightrag/base.py`, DocStatus); `pending` only waits."""
 
 _WRITING = """
-SELECT DISTINCT c.relname, a.pid, a.usename, nullif(a.application_name, '') AS application
+SELECT DISTINCT c.relname, c.oid::regclass::text AS relation, a.pid, a.usename, nullif(a.application_name, '') AS application
 FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_stat_activity a ON a.pid = l.pid
 WHERE l.locktype = 'relation' AND l.granted AND l.relation = ANY($1::regclass[]::oid[])
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
   AND l.pid <> pg_backend_pid() AND coalesce(a.backend_type, 'client backend') = 'client backend'
-ORDER BY 1, 2
+ORDER BY 1, 3
 """
 _AT_WORK = """
 SELECT count(*) FROM pg_stat_activity
@@ -38,11 +39,15 @@ WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_n
 
 
 async def writes_under_way(
-    opened: asyncpg.Connection, workspace: str, embedding: Embedding, slots: Collection[Slot]
+    opened: asyncpg.Connection,
+    workspace: str,
+    embedding: Embedding,
+    slots: Collection[Slot],
+    graph: Graph = IN_TABLES,
 ) -> list[str]:
     """Words for every write that is going on; empty when nobody writes."""
     busy = await _documents(opened, workspace) if Slot.DOC_STATUS in slots else 0
-    names = [table_name(name, embedding) for name in streams_of(slots)]
+    names = list(relations(workspace, embedding, slots, graph).values())
     existing = [
         row[0]
         for row in await opened.fetch(
@@ -52,7 +57,7 @@ async def writes_under_way(
     words: list[str] = []
     for row in await opened.fetch(_WRITING, existing):
         # In a shared table it may be a neighbour's write, which is none of ours unless we have documents under way.
-        if busy or not await _shared(opened, row["relname"], workspace):
+        if busy or not await _shared(opened, row["relation"], workspace):
             who = row["application"] or "an application without a name"
             words.append(f"an uncommitted write to {row['relname']} by user {row['usename']} ({who})")
     if busy and (at_work := await opened.fetchval(_AT_WORK, RECENT_S)):
@@ -74,6 +79,11 @@ async def _documents(opened: asyncpg.Connection, workspace: str) -> int:
 
 
 async def _shared(opened: asyncpg.Connection, table: str, workspace: str) -> bool:
+    told_apart = await opened.fetchval(
+        "SELECT EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = $1::regclass AND attname = 'workspace')",
+        table,
+    )
     return bool(
-        await opened.fetchval(f"SELECT EXISTS (SELECT 1 FROM {table} WHERE workspace <> $1)", workspace)
+        told_apart
+        and await opened.fetchval(f"SELECT EXISTS (SELECT 1 FROM {table} WHERE workspace <> $1)", workspace)
     )

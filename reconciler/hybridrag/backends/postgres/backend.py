@@ -18,12 +18,14 @@ from hybridrag.model.room import Room
 from hybridrag.model.secret import Secret, SecretRef, SecretResolver
 
 from . import indexes as vector_index
+from .age_graph import IN_AGE
 from .building import budget_of
 from .client import serving_host
 from .driver import DECISIVE, LISTENING, ServerDriver
 from .drivers import driver_of
 from .dsn import DEFAULT_PORT, parse_dsn
 from .endpoint import CONNECT_TIMEOUT_S, Endpoint
+from .graphs import IN_TABLES, Graph
 from .isolation import own_database
 from .observe import observe_server, problems
 from .room import room_beside_us
@@ -127,6 +129,10 @@ class PostgresBackend:
             one_setting="connection_string",
         )
 
+    @property
+    def _graph(self) -> Graph:
+        return IN_AGE if self._spec.graph_storage == IN_AGE.storage else IN_TABLES
+
     async def observe(self) -> tuple[Facts, Facts]:
         facts, details = await self._observe()
         # Of a database whose place cannot be looked at yet, because its server does not run.
@@ -140,7 +146,7 @@ class PostgresBackend:
         own: dict[str, Value] = {"provision": self._spec.provision.driver, "state": state}
         own |= {name: told.pop(name) for name in DECISIVE if told.get(name) is not None}
         if state in LISTENING:
-            facts, details = await observe_server(self._endpoint())
+            facts, details = await observe_server(self._endpoint(), self._graph)
             if facts["reachable"]:
                 own["state"] = "running"
             return {**own, **facts}, {**told, **details}
@@ -162,7 +168,7 @@ class PostgresBackend:
             endpoint = self._endpoint()
         except SpecInvalid as error:  # one server must not hide the others
             return {"type": "postgres", "reachable": False, "problem": error.what, "hint": error.hint}, {}
-        facts, details = await observe_server(endpoint)
+        facts, details = await observe_server(endpoint, self._graph)
         if self._spec.connection_string is not None:  # not in the spec, so a plan must hold it
             facts = {
                 **facts,
@@ -212,6 +218,7 @@ class PostgresBackend:
             slots,
             self._spec.vector_index,
             budget_of(self._spec),
+            self._graph,
         )
 
     def _selection(self, workspace: str) -> Selection:
@@ -240,7 +247,7 @@ class PostgresBackend:
         return Selection(
             kv="PGKVStorage",
             vector="PGVectorStorage",
-            graph="PGTableGraphStorage",
+            graph=self._graph.storage,
             doc_status="PGDocStatusStorage",
             workspace=workspace,
             variables=variables,
@@ -257,6 +264,7 @@ class PostgresBackend:
             "postgres_workspace": workspace,
             "vector_index_type": self._spec.vector_index.type,
             **({"isolation": "database"} if self._apart else {}),
+            **({"graph_storage": IN_AGE.storage} if self._graph is IN_AGE else {}),
         }
 
     def mislaid(self, database: str, known: Mapping[str, Any] | None) -> PlanRefused | None:

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from hybridrag.model.data import Slot, streams_of
+from hybridrag.model.data import Slot
 from hybridrag.model.facts import digest_of
 from hybridrag.model.ports import Embedding
 
 from .catalog import Physical, physical
 from .copy_binary import Decoder
+from .graphs import IN_TABLES, Graph, mine, relations
 from .rows import Shape
-from .tables import table_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,19 @@ class Tally:
 
 
 async def tally(
-    opened: asyncpg.Connection, namespace: str, table: str, present: Physical, workspace: str
+    opened: asyncpg.Connection,
+    namespace: str,
+    table: str,
+    present: Physical,
+    workspace: str,
+    graph: Graph = IN_TABLES,
 ) -> Tally:
     """Count a namespace's rows in one scan of its table."""
     columns = [name for name in Decoder(Shape(namespace)).select if name in present.columns]
     held = " + ".join(f"coalesce(pg_column_size({name}), 0)" for name in columns)
     row = await opened.fetchrow(
         f"SELECT count(*), coalesce(sum({held}), 0)::bigint, "
-        f"coalesce(bit_xor(hashtidextended(ctid, xmin::text::bigint)), 0) FROM {table} WHERE workspace = $1",
+        f"coalesce(bit_xor(hashtidextended(ctid, xmin::text::bigint)), 0) FROM {table} WHERE {mine(namespace, graph)}",
         workspace,
     )
     return Tally(*row)
@@ -59,13 +64,18 @@ async def fingerprint_of(
 
 
 async def tally_all(
-    opened: asyncpg.Connection, workspace: str, embedding: Embedding, slots: Collection[Slot]
+    opened: asyncpg.Connection,
+    workspace: str,
+    embedding: Embedding,
+    slots: Collection[Slot],
+    graph: Graph = IN_TABLES,
 ) -> tuple[dict[str, Physical], dict[str, Tally]]:
     """(tables, tallies) by namespace, of those namespaces that have a table."""
-    tables = {name: table_name(name, embedding) for name in streams_of(slots)}
+    tables = relations(workspace, embedding, slots, graph)
     there = await physical(opened, tables.values())
     present = {name: there[table] for name, table in tables.items() if table in there}
     tallies = {
-        name: await tally(opened, name, tables[name], found, workspace) for name, found in present.items()
+        name: await tally(opened, name, tables[name], found, workspace, graph)
+        for name, found in present.items()
     }
     return present, tallies

@@ -7,18 +7,20 @@ than a connection each, a few at a time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import asyncpg
 
 from hybridrag.errors import BackendUnavailable
-from hybridrag.model.data import Slot, streams_of
+from hybridrag.model.data import Slot
 from hybridrag.model.ports import Embedding, Glance
 
 from .client import connection
 from .endpoint import Endpoint
-from .tables import TABLES, table_name
+from .graphs import IN_TABLES, STREAMS, Graph, relations
+from .ledger import owners_of
+from .tables import TABLES
 
 COUNTED = 1_000_000
 """Rows (as the server's statistics have it) up to which a table is counted."""
@@ -35,12 +37,19 @@ class Place:
     endpoint: Endpoint
     workspace: str
     embedding: Embedding
-    slots: Collection[Slot]
+    slots: frozenset[Slot]
+    graph: Graph = IN_TABLES
 
     @property
     def tables(self) -> dict[str, str]:
-        """Physical tables by namespace."""
-        return {name: table_name(name, self.embedding) for name in streams_of(self.slots)}
+        """Relations by namespace."""
+        return relations(self.workspace, self.embedding, self.slots, self.graph)
+
+    @property
+    def marked(self) -> str:
+        """The name under which our mark stands."""
+        owners = owners_of(self.workspace, self.slots, self.graph).values()
+        return self.workspace if self.workspace in owners else min(owners)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +89,42 @@ async def glance_stores(places: Sequence[Place]) -> list[Glance]:
 async def _glance_database(endpoint: Endpoint, places: Sequence[Place]) -> list[Glance]:
     tables = [place.tables for place in places]
     workspaces = sorted({place.workspace for place in places})
+    # A graph in AGE has relations of its own, which nobody else's rows are in.
+    alone = {
+        names[stream]: place.workspace
+        for place, names in zip(places, tables, strict=True)
+        for stream in names.keys() & set(STREAMS)
+        if place.graph is not IN_TABLES
+    }
     async with (
         connection(endpoint, purpose="status", read_only=True) as opened,
         opened.transaction(isolation="repeatable_read", readonly=True),
     ):
         sizes = await _existing(opened, sorted({name for names in tables for name in names.values()}))
-        counts = {name: await _count(opened, name, rows, workspaces) for name, rows in sizes.items()}
+        counts = {
+            name: await _count_own(opened, name, rows, alone[name])
+            if name in alone
+            else await _count(opened, name, rows, workspaces)
+            for name, rows in sizes.items()
+        }
         vectors = {table for names in tables for name, table in names.items() if TABLES[name].vector}
         vectors &= sizes.keys()
         unindexed = await _unindexed(opened, sorted(vectors))
         sharing = {name: await _sharing(opened, name) for name in vectors - unindexed}
-        marks = await _marks(opened, workspaces)
+        marks = await _marks(opened, sorted({place.marked for place in places}))
         own = endpoint.home is not None
         size = await opened.fetchval("SELECT pg_database_size(current_database())") if own else None
     return [
-        _glance(endpoint.name, place.workspace, names, counts, unindexed, sharing, marks, size)
+        _glance(
+            endpoint.name,
+            place.workspace,
+            names,
+            counts,
+            unindexed,
+            sharing,
+            marks.get(place.marked, (None, 0)),
+            size,
+        )
         for place, names in zip(places, tables, strict=True)
     ]
 
@@ -106,6 +136,13 @@ async def _existing(opened: asyncpg.Connection, names: Sequence[str]) -> dict[st
         names,
     )
     return {row["n"]: row["rows"] for row in rows}
+
+
+async def _count_own(opened: asyncpg.Connection, table: str, rows: int, workspace: str) -> _Counts:
+    """Of a table that holds one workspace's rows only."""
+    if rows > COUNTED:
+        return _Counts({workspace: rows}, {workspace})
+    return _Counts({workspace: await opened.fetchval(f"SELECT count(*) FROM {table}")})
 
 
 async def _count(opened: asyncpg.Connection, table: str, rows: int, workspaces: Sequence[str]) -> _Counts:
@@ -171,7 +208,7 @@ def _glance(
     counts: dict[str, _Counts],
     unindexed: set[str],
     sharing: dict[str, int],
-    marks: dict[str, tuple[str, int]],
+    mark: tuple[str | None, int],
     size: int | None,
 ) -> Glance:
     missing = [name for name in tables.values() if name not in counts]
@@ -183,7 +220,7 @@ def _glance(
     without = sorted(
         name for name in tables.values() if name in unindexed and counts[name].rows.get(workspace)
     )
-    state, copied = marks.get(workspace, (None, 0))
+    state, copied = mark
     held = [n for name, n in sharing.items() if name in tables.values() and counts[name].rows.get(workspace)]
     neighbours = max(held, default=1) - 1
     return Glance(

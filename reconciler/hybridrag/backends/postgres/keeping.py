@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 import asyncpg
 
 from hybridrag.errors import PlanRefused
-from hybridrag.model.data import Slot, streams_of
+from hybridrag.model.data import Slot
 from hybridrag.model.plan import owner_of
 from hybridrag.model.ports import Embedding
 
 from .client import connection
 from .endpoint import Endpoint
+from .graphs import IN_TABLES, Graph, mine, relations
 from .ledger import Ledger
-from .tables import table_name
 from .writer import LOCK_PATIENCE_S, SCHEMA_PATIENCE_S, take
 
 RECLAIMED = "reclaimed"
@@ -28,9 +28,10 @@ async def reclaim(
     slots: Iterable[Slot],
     migration_id: str,
     create_schema: Callable[[], Awaitable[None]],
+    graph: Graph = IN_TABLES,
 ) -> None:
     """See `Mending.reclaim`. LightRAG brings its tables up to date first: it may be a newer one than wrote them."""
-    async with locked(endpoint, workspace, slots) as (opened, ledger):
+    async with locked(endpoint, workspace, slots, graph) as (opened, ledger):
         await ledger.create()
         marks = await ledger.marks()
         for mark in marks.values():
@@ -58,26 +59,27 @@ async def destroy(
     embedding: Embedding,
     slots: frozenset[Slot],
     migration_id: str | None,
+    graph: Graph = IN_TABLES,
 ) -> None:
     """See `Store.destroy_kept`. Rows and marks go in one transaction. Edges before nodes, as they hang on them."""
-    async with locked(endpoint, workspace, slots) as (opened, ledger), opened.transaction():
+    async with locked(endpoint, workspace, slots, graph) as (opened, ledger), opened.transaction():
         marks = await ledger.marks()
         if any(mark.migration_id != migration_id for mark in marks.values()):
             raise taken_over(endpoint, workspace)
         if marks and not await ledger.forget(marks, kept=migration_id):
             raise taken_over(endpoint, workspace)
-        for namespace in sorted(streams_of(slots), key=lambda name: name != "edges"):
-            table = table_name(namespace, embedding)
+        tables = relations(workspace, embedding, slots, graph)
+        for namespace, table in sorted(tables.items(), key=lambda item: item[0] != "edges"):
             if await opened.fetchval("SELECT to_regclass($1)", table):
-                await opened.execute(f"DELETE FROM {table} WHERE workspace = $1", workspace)
+                await opened.execute(f"DELETE FROM {table} WHERE {mine(namespace, graph)}", workspace)
 
 
 @contextlib.asynccontextmanager
 async def locked(
-    endpoint: Endpoint, workspace: str, slots: Iterable[Slot]
+    endpoint: Endpoint, workspace: str, slots: Iterable[Slot], graph: Graph = IN_TABLES
 ) -> AsyncIterator[tuple[asyncpg.Connection, Ledger]]:
     async with connection(endpoint, purpose="writer", read_only=False, patience_s=15) as opened:
-        ledger = Ledger(opened, workspace, slots)
+        ledger = Ledger(opened, workspace, slots, graph)
         busy = f'workspace "{workspace}" in backend "{endpoint.name}" is being written by another session of hybridrag'
         await take(ledger.lock, LOCK_PATIENCE_S, busy)
         yield opened, ledger

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from hybridrag.model.data import ALL_SLOTS, Slot, streams_of
+from hybridrag.model.data import ALL_SLOTS, BY_NAME, Slot, streams_of
+
+from .graphs import IN_TABLES, Graph
 
 STATES = ("copying", "copied", "verified", "switched")
 _ROW = f"""
@@ -63,6 +65,10 @@ DROP TABLE hybridrag_ledger.migration_by_workspace;
 """
 
 
+_SLOTS = "(workspace, slot) IN (SELECT * FROM unnest($1::text[], $2::text[]))"
+_STREAMS = "(workspace, namespace) IN (SELECT * FROM unnest($1::text[], $2::text[]))"
+
+
 @dataclass(frozen=True, slots=True)
 class Mark:
     """The mark on one slot; `indexes` maps an index name to the statement that creates it (vector slot only)."""
@@ -73,20 +79,28 @@ class Mark:
     indexes: dict[str, str]
 
 
-async def marks_of(opened: asyncpg.Connection, workspace: str, slots: Iterable[Slot]) -> dict[Slot, Mark]:
+def owners_of(workspace: str, slots: Iterable[Slot], graph: Graph) -> dict[Slot, str]:
+    """Under which name the marks of some slots stand: the workspace, but a graph of its own under its own."""
+    return {slot: graph.owner(workspace) if slot is Slot.GRAPH else workspace for slot in slots}
+
+
+async def marks_of(
+    opened: asyncpg.Connection, workspace: str, slots: Iterable[Slot], graph: Graph = IN_TABLES
+) -> dict[Slot, Mark]:
     """The marks on some slots of a workspace. Reads the tables of an earlier version as well, and writes nothing."""
     if not await opened.fetchval(VISIBLE, "migration"):
         return {}
+    owners = owners_of(workspace, slots, graph)
     rows = await opened.fetch(
-        "SELECT m.*, m.indexes::text AS dropped FROM hybridrag_ledger.migration m WHERE workspace = $1",
-        workspace,
+        "SELECT m.*, m.indexes::text AS dropped FROM hybridrag_ledger.migration m WHERE workspace = ANY($1)",
+        list(set(owners.values())),
     )
     found: dict[Slot, Mark] = {}
     for row in rows:
         mark = Mark(row["migration_id"], row["state"], row["source_fingerprint"], json.loads(row["dropped"]))
         # Before slots moved separately, one row spoke for all of them.
         named = {Slot(row["slot"])} if row.get("slot") else ALL_SLOTS
-        found.update(dict.fromkeys(named.intersection(slots), mark))
+        found.update({slot: mark for slot in named if owners.get(slot) == row["workspace"]})
     return found
 
 
@@ -111,18 +125,28 @@ def together(marks: Mapping[Slot, Mark], slots: Iterable[Slot]) -> tuple[str | N
 class Ledger:
     """The two tables as seen from some slots of one workspace, through the writer's connection."""
 
-    def __init__(self, opened: asyncpg.Connection, workspace: str, slots: Iterable[Slot] = ALL_SLOTS) -> None:
+    def __init__(
+        self,
+        opened: asyncpg.Connection,
+        workspace: str,
+        slots: Iterable[Slot] = ALL_SLOTS,
+        graph: Graph = IN_TABLES,
+    ) -> None:
         self._opened = opened
         self._workspace = workspace
+        self._graph = graph
         self._slots = sorted(slots)
         self._names = [slot.value for slot in self._slots]
+        self._owner = owners_of(workspace, self._slots, graph)
+        self._owners = [self._owner[slot] for slot in self._slots]
         self._streams = list(streams_of(self._slots))
+        self._stream_owners = [self._owner[BY_NAME[name].slot] for name in self._streams]
 
     async def lock(self) -> bool:
         """Take the session's advisory locks on these slots; False, and none of them, while another session holds one."""
         held: list[str] = []
-        for name in self._names:
-            key = f"{name} {self._workspace}"
+        for name, owner in zip(self._names, self._owners, strict=True):
+            key = f"{name} {owner}"
             if not await self._opened.fetchval(
                 "SELECT pg_try_advisory_lock(hashtext('hybridrag'), hashtext($1))", key
             ):
@@ -158,7 +182,7 @@ class Ledger:
             await self._opened.execute(_DDL)
 
     async def marks(self) -> dict[Slot, Mark]:
-        return await marks_of(self._opened, self._workspace, self._slots)
+        return await marks_of(self._opened, self._workspace, self._slots, self._graph)
 
     async def begin(self, migration_id: str, fingerprint: str, indexes: dict[str, str]) -> None:
         """Mark all slots as being copied to; `indexes` were dropped for it."""
@@ -167,7 +191,7 @@ class Ledger:
                 "INSERT INTO hybridrag_ledger.migration "
                 "(workspace, slot, migration_id, source_fingerprint, state, indexes) "
                 "VALUES ($1, $2, $3, $4, 'copying', $5::jsonb)",
-                self._workspace,
+                self._owner[slot],
                 slot.value,
                 migration_id,
                 fingerprint,
@@ -183,7 +207,7 @@ class Ledger:
             await self._opened.fetchval(
                 "DELETE FROM hybridrag_ledger.migration WHERE workspace = $1 AND slot = $2 AND migration_id = $3 "
                 "AND (state <> 'switched' OR migration_id = $4) RETURNING true",
-                self._workspace,
+                self._owner[slot],
                 slot.value,
                 mark.migration_id,
                 kept,
@@ -191,8 +215,8 @@ class Ledger:
             for slot, mark in marks.items()
         ]
         await self._opened.execute(
-            "DELETE FROM hybridrag_ledger.checkpoint WHERE workspace = $1 AND namespace = ANY($2)",
-            self._workspace,
+            f"DELETE FROM hybridrag_ledger.checkpoint WHERE {_STREAMS}",
+            self._stream_owners,
             self._streams,
         )
         return all(gone)
@@ -202,8 +226,8 @@ class Ledger:
         async with self._opened.transaction():
             held = await self._opened.fetch(
                 "SELECT slot FROM hybridrag_ledger.migration "
-                "WHERE workspace = $1 AND slot = ANY($2) AND migration_id = $3 FOR UPDATE",
-                self._workspace,
+                f"WHERE {_SLOTS} AND migration_id = $3 FOR UPDATE",
+                self._owners,
                 self._names,
                 migration_id,
             )
@@ -211,8 +235,8 @@ class Ledger:
                 return False
             await self._opened.execute(
                 "UPDATE hybridrag_ledger.migration SET state = $3, updated_at = now(), "
-                "source_fingerprint = coalesce($4, source_fingerprint) WHERE workspace = $1 AND slot = ANY($2)",
-                self._workspace,
+                f"source_fingerprint = coalesce($4, source_fingerprint) WHERE {_SLOTS}",
+                self._owners,
                 self._names,
                 state,
                 fingerprint,
@@ -223,15 +247,15 @@ class Ledger:
         await self._opened.execute(
             "INSERT INTO hybridrag_ledger.checkpoint (workspace, namespace, records) VALUES ($1, $2, $3) "
             "ON CONFLICT (workspace, namespace) DO UPDATE SET records = EXCLUDED.records, updated_at = now()",
-            self._workspace,
+            self._owner[BY_NAME[namespace].slot],
             namespace,
             records,
         )
 
     async def checkpoints(self) -> dict[str, int]:
         rows = await self._opened.fetch(
-            "SELECT namespace, records FROM hybridrag_ledger.checkpoint WHERE workspace = $1 AND namespace = ANY($2)",
-            self._workspace,
+            f"SELECT namespace, records FROM hybridrag_ledger.checkpoint WHERE {_STREAMS}",
+            self._stream_owners,
             self._streams,
         )
         return {row["namespace"]: row["records"] for row in rows}

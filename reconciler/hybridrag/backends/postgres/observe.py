@@ -9,22 +9,26 @@ from collections.abc import Collection, Iterator
 import asyncpg
 
 from hybridrag.errors import BackendUnavailable, HybridragError
-from hybridrag.model.data import Slot, streams_of
+from hybridrag.model.data import BY_NAME, Slot
 from hybridrag.model.facts import Facts, Value
 from hybridrag.model.ports import Embedding
 
 from . import own_database
 from .activity import writes_under_way
-from .age import graph_in_age
+from .age import graph_in_age, unusable
+from .age_graph import IN_AGE, repeated_edges
+from .age_server import age_facts, age_preloaded, age_problems
 from .client import connection
 from .endpoint import Endpoint
 from .failures import NoSuchDatabase
 from .fingerprint import Tally, fingerprint_of, tally_all
+from .graphs import IN_TABLES, Graph, relations
 from .indexes import index_problems, name_of
 from .isolation import quoted
-from .ledger import VISIBLE, marks_of, together
+from .ledger import VISIBLE, marks_of, owners_of, together
 from .spec import VectorIndexSpec
-from .tables import TABLES, table_name
+from .tables import TABLES
+from .whereabouts import whereabouts
 
 OBSERVE_TIMEOUT_S = 20.0
 OLDEST = 14
@@ -71,10 +75,10 @@ _OWN_CONNECTIONS = 2
 """What a migration holds while LightRAG's pool is open: the writer's session, and one that looks."""
 
 
-async def observe_server(endpoint: Endpoint) -> tuple[Facts, Facts]:
+async def observe_server(endpoint: Endpoint, graph: Graph = IN_TABLES) -> tuple[Facts, Facts]:
     """(facts, details) of a server; an unreachable one is a fact, not an error."""
     try:
-        return await asyncio.wait_for(_observe_server(endpoint), OBSERVE_TIMEOUT_S)
+        return await asyncio.wait_for(_observe_server(endpoint, graph), OBSERVE_TIMEOUT_S)
     except (
         HybridragError
     ) as error:  # also a secret that cannot be resolved: one server must not hide the others
@@ -84,7 +88,7 @@ async def observe_server(endpoint: Endpoint) -> tuple[Facts, Facts]:
         return {"type": "postgres", "reachable": False, "problem": problem, "hint": None}, {}
 
 
-async def _observe_server(endpoint: Endpoint) -> tuple[Facts, Facts]:
+async def _observe_server(endpoint: Endpoint, graph: Graph) -> tuple[Facts, Facts]:
     started = time.perf_counter()
     # Read-only by its transaction: a read-only session would hide the server's own setting.
     async with (
@@ -93,9 +97,15 @@ async def _observe_server(endpoint: Endpoint) -> tuple[Facts, Facts]:
     ):
         latency = time.perf_counter() - started
         row = await opened.fetchrow(_SERVER, list(_SERVICES), list(_SERVICES.values()))
+        age = await _about_age(opened) if graph is IN_AGE else {}
         size = await opened.fetchval("SELECT pg_database_size(current_database())")
-    facts: dict[str, Value] = {"type": "postgres", "reachable": True, **dict(row)}
+    facts: dict[str, Value] = {"type": "postgres", "reachable": True, **dict(row), **age}
     return facts, {"latency_ms": round(latency * 1000, 1), "bytes": size}
+
+
+async def _about_age(opened: asyncpg.Connection) -> dict[str, Value]:
+    found = await age_facts(opened)
+    return {**found, "age_preloaded": await age_preloaded(opened, found)}
 
 
 def problems(
@@ -136,7 +146,8 @@ def problems(
     elif facts.get("encoding") != "UTF8":
         refuse(*_encoded(facts))
     found += index_problems(name, index or VectorIndexSpec(), facts, embedding)
-    for what, hint in (*_extension_problems(facts), *_connection_problems(name, facts, pool)):
+    age = age_problems(name, facts) if "age" in facts else ()
+    for what, hint in (*_extension_problems(facts), *age, *_connection_problems(name, facts, pool)):
         refuse(what, hint)
     for what, hint in () if apart else _rights_problems(facts):
         refuse(what, hint)
@@ -208,17 +219,18 @@ async def observe_store(
     embedding: Embedding,
     slots: Collection[Slot],
     index: VectorIndexSpec,
+    graph: Graph = IN_TABLES,
 ) -> tuple[Facts, Facts]:
     """(facts, details) of some slots of a workspace: records, our marks, indexes. Raises BackendUnavailable.
 
     A database of its own tells as well why it cannot be used (`refusal`), or that it has to be made (`creates`).
     """
     try:
-        return await _observe_store(endpoint, workspace, embedding, slots, index)
+        return await _observe_store(endpoint, workspace, embedding, slots, index, graph)
     except NoSuchDatabase:
         if endpoint.home is None:
             raise
-    server, _ = await _observe_server(endpoint.at_home)
+    server, _ = await _observe_server(endpoint.at_home, graph)
     how = _how_to_create(server)
     return await own_database.observe_absent(endpoint, workspace, slots, server, how), {}
 
@@ -229,13 +241,15 @@ async def _observe_store(
     embedding: Embedding,
     slots: Collection[Slot],
     index: VectorIndexSpec,
+    graph: Graph,
 ) -> tuple[Facts, Facts]:
     async with (
         connection(endpoint, purpose="observe", read_only=True) as opened,
         opened.transaction(isolation="repeatable_read", readonly=True),
     ):
-        tables = {name: table_name(name, embedding) for name in streams_of(slots)}
-        present, tallies = await tally_all(opened, workspace, embedding, slots)
+        tables = relations(workspace, embedding, slots, graph)
+        await _refuse_unreadable(opened, endpoint, slots, graph)
+        present, tallies = await tally_all(opened, workspace, embedding, slots, graph)
         facts: dict[str, Value] = {"schema": len(present) == len(tables)}
         for namespace, table in tables.items():
             facts[f"records/{namespace}"] = tallies[namespace].rows if namespace in tallies else 0
@@ -254,13 +268,14 @@ async def _observe_store(
             others = await foreign_vectors(opened, workspace, set(tables.values()))
             facts["foreign_vectors"] = ", ".join(others) or None
         facts.update(_as_source(endpoint, workspace, tables, tallies))
-        if Slot.GRAPH in slots and not facts["records/nodes"]:
-            facts.update(_in_age(workspace, await graph_in_age(opened, workspace)))
+        if Slot.GRAPH in slots:
+            facts.update(await _of_graph(opened, workspace, graph, facts))
+        facts.update(await whereabouts(opened, workspace, slots, graph))
         if facts["exists"]:
             facts["fingerprint"] = await fingerprint_of(opened, workspace, present, tallies)
-            under_way = await writes_under_way(opened, workspace, embedding, slots)
+            under_way = await writes_under_way(opened, workspace, embedding, slots, graph)
             facts["unfinished_writes"] = ", ".join(under_way) or None
-        marks = await marks_of(opened, workspace, slots)
+        marks = await marks_of(opened, workspace, slots, graph)
         facts["migration"], facts["state"], facts["source_fingerprint"] = together(marks, slots)
         if facts["migration"] is None:
             facts["elsewhere"] = await own_database.served_elsewhere(opened, endpoint, workspace)
@@ -268,7 +283,7 @@ async def _observe_store(
             facts |= await _own(opened, endpoint, embedding, index)
             if await own_database.droppable(opened, endpoint, workspace, slots, tables):
                 facts["drops"] = f'Postgres database "{endpoint.database}"'
-        return facts, await _details(opened, workspace, list(tables))
+        return facts, await _details(opened, workspace, slots, graph, list(tables))
 
 
 async def _own(
@@ -302,11 +317,46 @@ def _as_source(
     return {"exists": False, "missing": f'{where} holds no rows of workspace "{workspace}"'}
 
 
-def _in_age(workspace: str, graph: str | None) -> dict[str, Value]:
-    if graph is None:
-        return {}
-    words = f'the graph of workspace "{workspace}" is kept in Apache AGE (PGGraphStorage, graph "{graph}")'
-    return {"exists": False, "missing": f"{words}, which cannot be read yet"}
+async def _of_graph(
+    opened: asyncpg.Connection, workspace: str, graph: Graph, facts: dict[str, Value]
+) -> dict[str, Value]:
+    """A graph that lies where the spec does not say is not taken for an empty one; repeated edges count once."""
+    if graph is IN_AGE:
+        if facts["records/edges"] and (repeated := await repeated_edges(opened, workspace)):
+            return {"records/edges": _number(facts, "records/edges") - repeated, "repeated_edges": repeated}
+        if not facts["records/nodes"]:
+            if await _holds(opened, "lightrag_graph_nodes", workspace):
+                return _elsewhere(workspace, "LightRAG's tables", "PGTableGraphStorage")
+            if problem := unusable(workspace):
+                return {"problem": problem, "hint": "give the database another workspace in the spec"}
+    elif not facts["records/nodes"] and (name := await graph_in_age(opened, workspace)):
+        return _elsewhere(workspace, f'Apache AGE (graph "{name}")', "PGGraphStorage")
+    return {}
+
+
+async def _holds(opened: asyncpg.Connection, table: str, workspace: str) -> bool:
+    if await opened.fetchval("SELECT to_regclass($1)", table) is None:
+        return False
+    return bool(
+        await opened.fetchval(f"SELECT EXISTS (SELECT 1 FROM {table} WHERE workspace = $1)", workspace)
+    )
+
+
+def _elsewhere(workspace: str, where: str, storage: str) -> dict[str, Value]:
+    words = f'the graph of workspace "{workspace}" is kept in {where}, and the spec says otherwise'
+    return {"exists": False, "missing": f"{words}: name graph_storage: {storage} for it in the spec"}
+
+
+async def _refuse_unreadable(
+    opened: asyncpg.Connection, endpoint: Endpoint, slots: Collection[Slot], graph: Graph
+) -> None:
+    """Raises BackendUnavailable where AGE is there and this user may not read its values."""
+    if graph is not IN_AGE or Slot.GRAPH not in slots:
+        return
+    facts = await age_facts(opened)
+    if facts["age"] is not None and not facts["age_usable"]:
+        what, hint = next(iter(age_problems(endpoint.name, facts)))
+        raise BackendUnavailable(f'backend "{endpoint.name}": {what}', hint=hint)
 
 
 async def foreign_vectors(opened: asyncpg.Connection, workspace: str, ours: set[str]) -> list[str]:
@@ -324,13 +374,16 @@ async def foreign_vectors(opened: asyncpg.Connection, workspace: str, ours: set[
     return sorted(holding)
 
 
-async def _details(opened: asyncpg.Connection, workspace: str, streams: list[str]) -> Facts:
+async def _details(
+    opened: asyncpg.Connection, workspace: str, slots: Collection[Slot], graph: Graph, streams: list[str]
+) -> Facts:
     if not await opened.fetchval(VISIBLE, "checkpoint"):
         return {}
+    owners = owners_of(workspace, slots, graph)
     done = await opened.fetchval(
         "SELECT coalesce(sum(records), 0)::bigint FROM hybridrag_ledger.checkpoint "
-        "WHERE workspace = $1 AND namespace = ANY($2)",
-        workspace,
+        "WHERE (workspace, namespace) IN (SELECT * FROM unnest($1::text[], $2::text[]))",
+        [owners[BY_NAME[name].slot] for name in streams],
         streams,
     )
     return {"checkpoint_records": done}

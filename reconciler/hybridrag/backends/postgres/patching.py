@@ -9,32 +9,23 @@ from dataclasses import dataclass
 import asyncpg
 
 from hybridrag.errors import PlanRefused
-from hybridrag.model.data import EDGE_SEPARATOR, Batch, Slot
+from hybridrag.model.data import Batch, Slot
 from hybridrag.model.ports import Embedding
 
 from . import keeping
-from .client import connection, while_open
+from .client import connection
 from .copy_binary import Decoder, Encoder, RowSplitter
 from .endpoint import Endpoint
 from .failures import FAILURES, explain
+from .graphs import STREAMS, Graph, RowDecoder, upsert
 from .indexes import column_type
 from .ledger import Ledger
 from .rows import Shape
 from .spec import VectorIndexSpec
 from .tables import TABLES, table_name
-from .writer import chunk_order, once
+from .writer import chunk_order
 
 KEYS_AT_ONCE = 10_000
-_EDGES = "(src_id, tgt_id) IN (SELECT * FROM unnest($2::text[], $3::text[]))"
-_ROWS = "id = ANY($2::text[])"
-
-
-def _chosen(namespace: str, keys: Sequence[str]) -> tuple[str, tuple[list[str], ...]]:
-    """(condition, its arguments) for some keys of a namespace."""
-    if namespace != "edges":
-        return _ROWS, (list(keys),)
-    ends = [key.split(EDGE_SEPARATOR, 1) for key in keys]
-    return _EDGES, ([end[0] for end in ends], [end[-1] for end in ends])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +37,7 @@ class PostgresMending:
     embedding: Embedding
     slots: frozenset[Slot]
     index: VectorIndexSpec
+    graph: Graph
     create_schema: Callable[[], Awaitable[None]]
 
     def table(self, namespace: str) -> str:
@@ -55,28 +47,42 @@ class PostgresMending:
         return Shape(namespace, half=column_type(self.index) == "halfvec" and TABLES[namespace].vector)
 
     async def keys(self, namespace: str) -> AsyncIterator[list[str]]:
-        key = f"src_id || '{EDGE_SEPARATOR}' || tgt_id" if namespace == "edges" else "id"
-        query = f"SELECT {key} FROM {self.table(namespace)} WHERE workspace = $1"
         async with (
             connection(self.endpoint, purpose="verify", read_only=True, patience_s=10) as opened,
             opened.transaction(readonly=True),
         ):
             group: list[str] = []
-            async for row in opened.cursor(query, self.workspace, prefetch=KEYS_AT_ONCE):
-                group.append(row[0])
+            async for key in self._all_keys(opened, namespace):
+                group.append(key)
                 if len(group) >= KEYS_AT_ONCE:
                     yield group
                     group = []
             if group:
                 yield group
 
-    async def fetch(self, namespace: str, keys: Sequence[str]) -> Batch:
-        decoder, splitter = Decoder(self.shape(namespace)), RowSplitter()
-        condition, chosen = _chosen(namespace, keys)
+    async def _all_keys(self, opened: asyncpg.Connection, namespace: str) -> AsyncIterator[str]:
+        if namespace in STREAMS:
+            async for key in self.graph.keys(opened, namespace, self.workspace, KEYS_AT_ONCE):
+                yield key
+            return
+        query = f"SELECT id FROM {self.table(namespace)} WHERE workspace = $1"
+        async for row in opened.cursor(query, self.workspace, prefetch=KEYS_AT_ONCE):
+            yield row[0]
+
+    def _by_key(self, namespace: str, keys: Sequence[str]) -> tuple[RowDecoder, str, tuple[list[str], ...]]:
+        """(decoder, query, its arguments from $2 on) for the rows of some keys."""
+        if namespace in STREAMS:
+            return self.graph.decoder(namespace), *self.graph.chosen(namespace, self.workspace, keys)
+        decoder = Decoder(self.shape(namespace))
         columns = ", ".join(
             "content_vector::vector" if name == "content_vector" else name for name in decoder.select
         )
-        query = f"SELECT {columns} FROM {self.table(namespace)} WHERE workspace = $1 AND {condition}"
+        query = f"SELECT {columns} FROM {self.table(namespace)} WHERE workspace = $1 AND id = ANY($2::text[])"
+        return decoder, query, (list(keys),)
+
+    async def fetch(self, namespace: str, keys: Sequence[str]) -> Batch:
+        splitter = RowSplitter()
+        decoder, query, chosen = self._by_key(namespace, keys)
         rows: list[list[bytes | None]] = []
 
         async def sink(data: bytes) -> None:
@@ -87,7 +93,9 @@ class PostgresMending:
         return decoder.decode(rows, len(rows))
 
     async def reclaim(self, migration_id: str) -> None:
-        await keeping.reclaim(self.endpoint, self.workspace, self.slots, migration_id, self.create_schema)
+        await keeping.reclaim(
+            self.endpoint, self.workspace, self.slots, migration_id, self.create_schema, self.graph
+        )
 
     def open(self, migration_id: str) -> PostgresPatcherSession:
         return PostgresPatcherSession(self, migration_id)
@@ -101,11 +109,11 @@ class PostgresPatcher:
         self._mending = mending
 
     async def put(self, batch: Batch) -> None:
-        """Through a temporary table, because an edge hangs on its node: a node must be updated, never removed.
-
-        A column that has no field (when a node was written) takes its default.
-        """
         name, workspace = batch.namespace, self._mending.workspace
+        if name in STREAMS:
+            async with self._opened.transaction():
+                await self._mending.graph.put(self._opened, workspace, batch)
+            return
         encoder = Encoder(self._mending.shape(name), workspace)
         data = encoder.encode(batch)
         if name == "chunks" and Slot.KV in self._mending.slots:
@@ -113,32 +121,17 @@ class PostgresPatcher:
             data = encoder.encode(batch, lambda key: known.get(key, (None, None)))
         elif name == "chunks":
             data = encoder.encode(batch, lambda key: (None, None))
-        key = ["workspace", "id"]
-        if TABLES[name].graph:
-            key = ["workspace", "namespace", *(["id"] if name == "nodes" else ["src_id", "tgt_id"])]
-        values = ", ".join(f"{column} = EXCLUDED.{column}" for column in encoder.columns if column not in key)
-        names, table = ", ".join(encoder.columns), self._mending.table(name)
         async with self._opened.transaction():
-            await self._opened.execute(
-                f"CREATE TEMPORARY TABLE patch (LIKE {table} INCLUDING DEFAULTS) ON COMMIT DROP"
-            )
-            await while_open(
-                self._opened,
-                self._opened.copy_to_table(
-                    "patch", source=once(data), columns=encoder.columns, format="binary"
-                ),
-            )
-            await self._opened.execute(
-                f"INSERT INTO {table} ({names}) SELECT {names} FROM patch "
-                f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET {values}"
-            )
+            await upsert(self._opened, self._mending.table(name), encoder.columns, ["workspace", "id"], data)
 
     async def remove(self, namespace: str, keys: Sequence[str]) -> None:
-        condition, chosen = _chosen(namespace, keys)
+        if namespace in STREAMS:
+            await self._mending.graph.remove(self._opened, namespace, self._mending.workspace, keys)
+            return
         await self._opened.execute(
-            f"DELETE FROM {self._mending.table(namespace)} WHERE workspace = $1 AND {condition}",
+            f"DELETE FROM {self._mending.table(namespace)} WHERE workspace = $1 AND id = ANY($2::text[])",
             self._mending.workspace,
-            *chosen,
+            list(keys),
         )
 
 
@@ -155,7 +148,7 @@ class PostgresPatcherSession:
         opened = await self._stack.enter_async_context(
             connection(mending.endpoint, purpose="writer", read_only=False, patience_s=15)
         )
-        ledger = Ledger(opened, mending.workspace, mending.slots)
+        ledger = Ledger(opened, mending.workspace, mending.slots, mending.graph)
         try:
             # What is changed from now on is unverified, whoever looks at it after a kill.
             if not await ledger.lock() or not await ledger.advance(self._migration_id, "copied"):

@@ -21,8 +21,9 @@ from .client import connection
 from .copy_binary import Decoder, RowSplitter
 from .endpoint import Endpoint
 from .fingerprint import fingerprint_of, tally_all
+from .graphs import IN_TABLES, STREAMS, Graph, RowDecoder, relation
 from .rows import Shape
-from .tables import TABLES, table_name
+from .tables import TABLES
 
 GROUP_BYTES = 4 << 20
 Rows = list[list[bytes | None]]
@@ -44,12 +45,14 @@ class PostgresReader:
         embedding: Embedding,
         slots: Collection[Slot] = ALL_SLOTS,
         snapshot: str | None = None,
+        graph: Graph = IN_TABLES,
     ) -> None:
         self._endpoint = endpoint
         self._workspace = workspace
         self._embedding = embedding
         self._slots = slots
         self._snapshot = snapshot
+        self._graph = graph
 
     @contextlib.asynccontextmanager
     async def _session(self) -> AsyncIterator[asyncpg.Connection]:
@@ -80,12 +83,16 @@ class PostgresReader:
         """
         async with self._session() as opened:
             name = await opened.fetchval("SELECT pg_export_snapshot()")
-            yield PostgresReader(self._endpoint, self._workspace, self._embedding, self._slots, name)
+            yield PostgresReader(
+                self._endpoint, self._workspace, self._embedding, self._slots, name, self._graph
+            )
 
     async def fingerprint(self) -> str:
         """See `Reader.fingerprint`; one scan of each table, without what is stored out of line."""
         async with self._session() as opened:
-            present, tallies = await tally_all(opened, self._workspace, self._embedding, self._slots)
+            present, tallies = await tally_all(
+                opened, self._workspace, self._embedding, self._slots, self._graph
+            )
             if not present:
                 raise NotFound(
                     f'backend "{self._endpoint.name}" (postgres, database "{self._endpoint.database}") has no tables of '
@@ -96,12 +103,11 @@ class PostgresReader:
 
     async def unfinished(self) -> list[str]:
         async with self._session() as opened:
-            return await writes_under_way(opened, self._workspace, self._embedding, self._slots)
+            return await writes_under_way(opened, self._workspace, self._embedding, self._slots, self._graph)
 
     async def read(self, namespace: str, *, skip: int = 0, rows: int = 1000) -> AsyncIterator[Batch]:
         """Streamed by COPY TO, so that memory is bounded by bytes whatever the size of a row."""
-        decoder = Decoder(Shape(namespace))
-        table = table_name(namespace, self._embedding)
+        table = relation(namespace, self._workspace, self._embedding, self._graph)
         async with self._session() as opened:
             present = (await physical(opened, [table])).get(table)
             if present is None:
@@ -110,8 +116,14 @@ class PostgresReader:
                     f'"{table}"',
                     hint="check embedding.model and embedding.dim of the database in the spec; they are part of its name",
                 )
-            selected = ", ".join(expressions(TABLES[namespace], decoder.select, present))
-            query = f"SELECT {selected} FROM {table} WHERE workspace = $1 OFFSET {int(skip)}"
+            decoder: RowDecoder
+            if namespace in STREAMS:
+                decoder = self._graph.decoder(namespace)
+                query = self._graph.query(namespace, self._workspace, present, skip)
+            else:
+                decoder = rows_of = Decoder(Shape(namespace))
+                selected = ", ".join(expressions(TABLES[namespace], rows_of.select, present))
+                query = f"SELECT {selected} FROM {table} WHERE workspace = $1 OFFSET {int(skip)}"
             ready: asyncio.Queue[tuple[Rows, int] | None] = asyncio.Queue(maxsize=1)
             copying = asyncio.create_task(_copy_out(opened, query, self._workspace, rows, ready))
             position = skip
@@ -126,7 +138,7 @@ class PostgresReader:
                 copying.cancel()
                 await asyncio.gather(copying, return_exceptions=True)
 
-    def _decoded(self, decoder: Decoder, table: str, rows: Rows, position: int) -> Batch:
+    def _decoded(self, decoder: RowDecoder, table: str, rows: Rows, position: int) -> Batch:
         try:
             return decoder.decode(rows, position)
         except (ValueError, OverflowError) as error:

@@ -190,6 +190,10 @@ class PostgresSpec(Strict):
     tls: TlsSpec = TlsSpec()
     pool: PoolSpec = PoolSpec()
     vector_index: VectorIndexSpec = VectorIndexSpec()
+    graph_storage: Literal["PGTableGraphStorage", "PGGraphStorage"] = Field(
+        default="PGTableGraphStorage",
+        description="LightRAG's class for graphs: its own tables, or Apache AGE (PGGraphStorage).",
+    )
 
     @model_validator(mode="after")
     def _provisioned_is_local(self) -> PostgresSpec:
@@ -207,6 +211,14 @@ class PostgresSpec(Strict):
             raise ValueError("connection_string leads to an external server; remove it, or provision")
         if twice := [name for name in _IN_STRING if name in self.model_fields_set]:
             raise ValueError(f"connection_string says it already; remove {', '.join(twice)}")
+        return self
+
+    @model_validator(mode="after")
+    def _age_is_prepared(self) -> PostgresSpec:
+        if self.isolation == "database" and self.graph_storage == "PGGraphStorage":
+            raise ValueError(
+                "isolation: database makes databases that no administrator has prepared for AGE; use isolation: workspace"
+            )
         return self
 
     @model_validator(mode="after")

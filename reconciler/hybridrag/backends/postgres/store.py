@@ -25,6 +25,7 @@ from .client import connection
 from .endpoint import Endpoint
 from .failures import NoSuchDatabase
 from .glance import Place, glance_stores
+from .graphs import IN_TABLES, STREAMS, Graph
 from .indexes import column_type
 from .ledger import Ledger
 from .nearest import nearest
@@ -53,6 +54,7 @@ class PostgresStore:
         slots: frozenset[Slot] = ALL_SLOTS,
         index: VectorIndexSpec | None = None,
         budget: Budget | None = None,
+        graph: Graph = IN_TABLES,
     ) -> None:
         self._endpoint = endpoint
         self._workspace = workspace
@@ -62,9 +64,11 @@ class PostgresStore:
         self._slots = slots
         self._index = index or VectorIndexSpec()
         self._budget = budget or Budget()
+        self._graph = graph
         half = column_type(self._index) == "halfvec"
         self._shapes = {
-            name: Shape(name, half=half and TABLES[name].vector) for name in streams_of(self._slots)
+            name: graph.shape(name) if name in STREAMS else Shape(name, half=half and TABLES[name].vector)
+            for name in streams_of(self._slots)
         }
 
     @property
@@ -76,12 +80,17 @@ class PostgresStore:
         return self._slots
 
     async def observe(self) -> tuple[Facts, Facts]:
-        return await observe_store(self._endpoint, self._workspace, self._embedding, self._slots, self._index)
+        return await observe_store(
+            self._endpoint, self._workspace, self._embedding, self._slots, self._index, self._graph
+        )
 
     async def glance(self, others: Sequence[Store] = ()) -> list[Glance]:
         mine = [self, *(other for other in others if isinstance(other, PostgresStore))]
         return await glance_stores(
-            [Place(each._endpoint, each._workspace, each._embedding, each._slots) for each in mine]
+            [
+                Place(each._endpoint, each._workspace, each._embedding, each._slots, each._graph)
+                for each in mine
+            ]
         )
 
     def selection(self) -> Selection:
@@ -98,7 +107,9 @@ class PostgresStore:
         )
 
     def reader(self) -> PostgresReader:
-        return PostgresReader(self._endpoint, self._workspace, self._embedding, self._slots)
+        return PostgresReader(
+            self._endpoint, self._workspace, self._embedding, self._slots, graph=self._graph
+        )
 
     def examine(self, batch: Batch, into: Examination) -> Batch:
         return self._shapes[batch.namespace].examine(batch, into)
@@ -135,6 +146,7 @@ class PostgresStore:
             embedding=self._embedding,
             slots=self._slots,
             index=self._index,
+            graph=self._graph,
             create_schema=lambda: self._schema.create(self.selection(), self._embedding),
         )
 
@@ -154,6 +166,7 @@ class PostgresStore:
             embedding=self._embedding,
             slots=self._slots,
             index=self._index,
+            graph=self._graph,
             budget=self._budget,
             migration_id=migration_id,
             fingerprint=fingerprint,
@@ -170,7 +183,7 @@ class PostgresStore:
 
     async def mark(self, migration_id: str, state: str, fingerprint: str | None = None) -> None:
         async with connection(self._endpoint, purpose="mark", read_only=False, patience_s=10) as opened:
-            ledger = Ledger(opened, self._workspace, self._slots)
+            ledger = Ledger(opened, self._workspace, self._slots, self._graph)
             await ledger.create()  # a copy that an earlier version made has an earlier version's marks
             if not await ledger.advance(migration_id, state, fingerprint):
                 raise PlanRefused(
@@ -181,14 +194,18 @@ class PostgresStore:
 
     async def destroy_kept(self, migration_id: str | None) -> None:
         try:
-            await keeping.destroy(self._endpoint, self._workspace, self._embedding, self._slots, migration_id)
+            await keeping.destroy(
+                self._endpoint, self._workspace, self._embedding, self._slots, migration_id, self._graph
+            )
         except NoSuchDatabase:
             return
         if self._endpoint.home is not None:
             await own_database.drop(self._endpoint)
 
     async def make_way(self, migration_id: str | None) -> None:
-        await make_way(self._endpoint, self._workspace, self._embedding, self._slots, migration_id)
+        await make_way(
+            self._endpoint, self._workspace, self._embedding, self._slots, migration_id, graph=self._graph
+        )
 
     async def close(self) -> None:
         """Connections live only as long as the call that needs them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import asyncpg
@@ -21,11 +21,12 @@ from .client import connection, while_open
 from .copy_binary import Encoder
 from .endpoint import Endpoint
 from .failures import FAILURES, explain
+from .graphs import STREAMS, Graph, RowEncoder, mine, once, relation
 from .indexes import KINDS, column_type, definition, name_of
 from .ledger import Ledger, Mark
 from .rows import Shape
 from .spec import VectorIndexSpec
-from .tables import TABLES, index_name, table_name
+from .tables import TABLES, index_name
 
 LOCK_PATIENCE_S = 20.0
 """How long a dead predecessor's session may take to be noticed by the server (it checks every 2 s)."""
@@ -52,6 +53,7 @@ class Task:
     embedding: Embedding
     slots: frozenset[Slot]
     index: VectorIndexSpec
+    graph: Graph
     budget: Budget
     migration_id: str
     fingerprint: str
@@ -68,16 +70,20 @@ class PostgresWriter:
         self._task = task
         self._workspace = task.workspace
         self._create_schema = create_schema
-        self._ledger = Ledger(opened, task.workspace, task.slots)
+        self._ledger = Ledger(opened, task.workspace, task.slots, task.graph)
         self._streams = streams_of(task.slots)
         half = column_type(task.index) == "halfvec"
         self._encoders = {
             name: Encoder(Shape(name, half=half and TABLES[name].vector), task.workspace)
             for name in self._streams
+            if name not in STREAMS
+        }
+        self._graph: dict[str, RowEncoder] = {
+            name: task.graph.encoder(name, task.workspace) for name in self._streams if name in STREAMS
         }
 
     def _table(self, namespace: str) -> str:
-        return table_name(namespace, self._task.embedding)
+        return relation(namespace, self._workspace, self._task.embedding, self._task.graph)
 
     @property
     def _vector_tables(self) -> list[str]:
@@ -153,9 +159,10 @@ class PostgresWriter:
                 await self._opened.execute(f'CREATE INDEX IF NOT EXISTS "{name}" ON {table} ({columns})')
 
     async def _refuse_foreign_data(self) -> None:
-        for table in map(self._table, self._streams):
+        for name in self._streams:
+            table, condition = self._table(name), mine(name, self._task.graph)
             if await self._opened.fetchval(
-                f"SELECT EXISTS (SELECT 1 FROM {table} WHERE workspace = $1)", self._workspace
+                f"SELECT EXISTS (SELECT 1 FROM {table} WHERE {condition})", self._workspace
             ):
                 raise self._in_use(f"{table} already holds rows of it that are not ours")
 
@@ -194,7 +201,8 @@ class PostgresWriter:
             for namespace in sorted(cleared, key=lambda name: name != "edges"):
                 table = self._table(namespace)
                 if await self._opened.fetchval("SELECT to_regclass($1)", table):
-                    await self._opened.execute(f"DELETE FROM {table} WHERE workspace = $1", self._workspace)
+                    condition = mine(namespace, self._task.graph)
+                    await self._opened.execute(f"DELETE FROM {table} WHERE {condition}", self._workspace)
             for mark in marks.values():
                 for statement in mark.indexes.values():
                     await self._opened.execute(if_absent(statement))
@@ -203,14 +211,22 @@ class PostgresWriter:
         """See `Writer.encode`. Chunk vectors repeat columns of their chunks, which only the server has."""
         if batch.namespace == "chunks":
             return Encoded(batch, None)
+        if batch.namespace in STREAMS:
+            return Encoded(batch, self._graph[batch.namespace].encode(batch))
         return Encoded(batch, self._encoders[batch.namespace].encode(batch))
 
     async def write(self, encoded: Encoded) -> None:
         """See `Writer.write`."""
         batch, data = encoded.batch, encoded.data
-        encoder = self._encoders[batch.namespace]
         try:
             async with self._opened.transaction():
+                if batch.namespace in STREAMS and data is not None:
+                    await self._task.graph.load(
+                        self._opened, batch.namespace, self._workspace, data, len(batch)
+                    )
+                    await self._ledger.checkpoint(batch.namespace, batch.position)
+                    return
+                encoder = self._encoders[batch.namespace]
                 if data is None:
                     order = await chunk_order(
                         self._opened, self._table("text_chunks"), self._workspace, batch.keys
@@ -276,10 +292,6 @@ async def chunk_order(
     return {row[0]: (row[1], row[2]) for row in rows}
 
 
-async def once(data: bytes) -> AsyncIterator[bytes]:
-    yield data
-
-
 class PostgresWriterSession:
     """Async context manager: one connection, the advisory locks of the workspace's slots, one writer."""
 
@@ -296,7 +308,7 @@ class PostgresWriterSession:
         )
         try:
             await take(
-                Ledger(opened, task.workspace, task.slots).lock,
+                Ledger(opened, task.workspace, task.slots, task.graph).lock,
                 LOCK_PATIENCE_S,
                 f'workspace "{task.workspace}" in backend "{task.endpoint.name}" is being written by another '
                 "session of hybridrag",
