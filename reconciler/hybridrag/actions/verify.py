@@ -6,7 +6,7 @@ from hybridrag.errors import VerificationFailed
 from hybridrag.migrate.catching_up import apart
 from hybridrag.migrate.digest import NamespaceDigest
 from hybridrag.migrate.progress import Meter
-from hybridrag.migrate.verifying import Report, compare, digest_target
+from hybridrag.migrate.verifying import Report, compare, digest_targets
 
 from .bad_records import left_out_of
 from .base import Context, held_id
@@ -42,11 +42,11 @@ class Verify:
             )
         expected = {name: NamespaceDigest.from_bytes(data) for name, data in known.items()}
         written = part.target.written(move.migration_id)
-        meter = Meter(context.emit, context.step.id, "comparing", part.total)
+        meter = Meter(context.emit, context.step.id, "comparing", part.total, totals=part.records)
         facts, _ = await part.target.observe()
         live = context.halter is not None
         if part.backend.mends and (live or facts.get("source_fingerprint") != move.fingerprint):
-            held = {name: await digest_target(written, name, context.batch, meter) for name in part.streams}
+            held = await digest_targets(written, part.streams, context.batch, meter, context.lanes)
             meter.tell()
             context.memory.put_digests(
                 held_id(move.migration_id), {name: table.to_bytes() for name, table in held.items()}
@@ -56,7 +56,9 @@ class Verify:
             await part.target.mark(move.migration_id, "verified" if equal else "copied")
             return
         source = left_out_of(context).of(part.source.reader())
-        report = await compare(source, part.target, written, expected, context.batch, meter)
+        report = await compare(
+            source, part.target, written, expected, context.batch, meter, lanes=context.lanes
+        )
         if not report.equal:
             raise failed(move.database, report)
         context.memory.put_digests(held_id(move.migration_id), known)

@@ -38,10 +38,14 @@ async def verify_database(world: World, name: str, emit: Emit) -> tuple[Report, 
     whole, examination = Report(), Examination()
     for pair in pairs:
         reader, streams = pair.source.reader(), streams_of(pair.source.slots)
-        expected, found = await examine_source(reader, pair.target, streams, item.batch, examining)
+        expected, found = await examine_source(
+            reader, pair.target, streams, item.batch, examining, lanes=item.lanes
+        )
         examination.add(found)
         rest = LeftOut(found.left_out).of(reader)
-        whole.add(await compare(rest, pair.target, pair.written, expected, item.batch, comparing))
+        whole.add(
+            await compare(rest, pair.target, pair.written, expected, item.batch, comparing, lanes=item.lanes)
+        )
         whole.recall = whole.recall or await pair.target.recall()
     return whole, examination
 

@@ -6,16 +6,18 @@ more and only the records of the differing buckets are held, so the report names
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from hybridrag.model.data import Batch
+from hybridrag.model.data import Batch, Range
 from hybridrag.model.ports import Examination, Reader, Recall, Store
 
 from .digest import NamespaceDigest, bucket_of, record_digest
+from .lanes import in_lanes
 from .progress import Meter
 
 LISTED = 20
@@ -72,10 +74,24 @@ class Report:
 async def digest_target(reader: Reader, namespace: str, rows: int, meter: Meter) -> NamespaceDigest:
     """The bucket table of one stream as read back from the target."""
     table = NamespaceDigest()
-    async for batch in reader.read(namespace, rows=rows):
-        table.add(batch)
-        meter.add(len(batch), batch.size)
+    with meter.stream(namespace):
+        async for batch in reader.read(namespace, rows=rows):
+            await asyncio.to_thread(table.add, batch)
+            meter.add(len(batch), batch.size, namespace)
     return table
+
+
+async def digest_targets(
+    reader: Reader, namespaces: Iterable[str], rows: int, meter: Meter, lanes: int = 1
+) -> dict[str, NamespaceDigest]:
+    """The bucket tables of several streams, some of them read at the same time."""
+    tables: dict[str, NamespaceDigest] = {}
+
+    async def digest(stream: Range) -> None:
+        tables[stream.namespace] = await digest_target(reader, stream.namespace, rows, meter)
+
+    await in_lanes([Range(namespace=name) for name in namespaces], [digest] * lanes)
+    return tables
 
 
 async def compare(
@@ -85,6 +101,8 @@ async def compare(
     expected: dict[str, NamespaceDigest],
     rows: int,
     meter: Meter,
+    *,
+    lanes: int = 1,
 ) -> Report:
     """Read back what was written to the target and compare it with what the source says it must hold."""
     report = Report()
@@ -93,8 +111,9 @@ async def compare(
     def form(batch: Batch) -> Batch:
         return target.examine(batch, Examination())
 
+    held = await digest_targets(reader, expected, rows, meter, lanes)
     for namespace, table in expected.items():
-        found = await digest_target(reader, namespace, rows, meter)
+        found = held[namespace]
         report.records += table.records
         if buckets := table.differing(found):
             await _narrow(namespace, source, reader, form, table, found, buckets, rows, report)
