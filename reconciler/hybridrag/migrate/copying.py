@@ -37,7 +37,7 @@ async def ranges_of(
         borders = [count * part // parts for part in range(1, parts)]
         for first, last in zip([0, *borders], [*borders, None], strict=True):
             wanted.append(Range(namespace=name, first=first, last=last, done=first))
-    fixed = await writer.divide(wanted)
+    fixed = [part for part in await writer.divide(wanted) if part.namespace in names]
     return sorted(fixed, key=lambda part: (names.index(part.namespace), part.first))
 
 
@@ -49,8 +49,9 @@ async def copy(
     rows: int,
     meter: Meter,
 ) -> int:
-    """Copy the streams in the given order, one after the other; returns the records written now."""
-    return await copy_ranges(reader, writer, await ranges_of(writer, namespaces, done, {}, 1), rows, meter)
+    """Copy whole streams in the given order, one after the other; returns the records written now."""
+    jobs = [Range(namespace=name, done=done.get(name, 0)) for name in namespaces]
+    return await copy_ranges(reader, writer, jobs, rows, meter)
 
 
 async def copy_ranges(

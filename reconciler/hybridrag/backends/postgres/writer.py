@@ -266,7 +266,7 @@ class PostgresWriter:
         if batch.namespace not in self._ranges:
             await self.divide([Range(namespace=batch.namespace)])
         parts = self._ranges[batch.namespace]
-        index = max(place for place, part in enumerate(parts) if part.first < batch.position)
+        index = max((place for place, part in enumerate(parts) if part.first < batch.position), default=0)
         if not await self._ledger.checkpoint(parts[index], batch.position):
             raise self._in_use("another run has taken it over meanwhile")
         parts[index] = replace(parts[index], done=batch.position)
