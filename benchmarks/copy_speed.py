@@ -136,7 +136,7 @@ async def ours(scratch: Scratch, data: Path, embedding: Embedding, sweep: bool) 
     async with target.open_writer("bench", "bench") as writer:
         done = await writer.prepare()
         now = lap("schema", now)
-        jobs = await ranges_of(writer, STREAMS, done, records, lanes)
+        jobs = await ranges_of(writer, STREAMS, done, records, ROWS, lanes)
         await copy_ranges(reader, writer, jobs, ROWS, meter(), lanes=lanes)
         now = lap("copy", now)
         await writer.finish(lambda _: None)

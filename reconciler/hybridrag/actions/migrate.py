@@ -45,7 +45,7 @@ class Migrate:
             raise changed(move.database)
         async with part.target.open_writer(move.migration_id, fingerprint, replaces=move.replaces) as writer:
             done = await writer.prepare()
-            ranges = await ranges_of(writer, part.streams, done, part.records, context.lanes)
+            ranges = await ranges_of(writer, part.streams, done, part.records, context.batch, context.lanes)
             starts = _copied(ranges, left_out)
             if before := sum(starts.values()):
                 message = f"resuming: {before:,} of {total:,} records were committed before"

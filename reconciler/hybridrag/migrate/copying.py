@@ -16,12 +16,17 @@ from hybridrag.model.ports import ParallelWriter, Reader, Writer
 from .lanes import Work, in_lanes
 from .progress import Meter
 
-RANGE_RECORDS = 10_000
-"""Records of a range at least; below, starting it costs more than it saves."""
+RANGE_BATCHES = 10
+"""Batches of a range at least; below, starting it costs more than it saves."""
 
 
 async def ranges_of(
-    writer: Writer, namespaces: Iterable[str], done: Mapping[str, int], records: Mapping[str, int], lanes: int
+    writer: Writer,
+    namespaces: Iterable[str],
+    done: Mapping[str, int],
+    records: Mapping[str, int],
+    rows: int,
+    lanes: int,
 ) -> list[Range]:
     """What is to be copied, in copy order; `done` are committed records by stream, `records` all of them.
 
@@ -33,7 +38,8 @@ async def ranges_of(
     wanted: list[Range] = []
     for name in names:
         count = records.get(name, 0)
-        parts = min(lanes, count // RANGE_RECORDS) if BY_NAME[name].slot is Slot.VECTOR else 1
+        parts = min(lanes, count // (RANGE_BATCHES * rows)) if BY_NAME[name].slot is Slot.VECTOR else 1
+        parts = max(1, parts)
         borders = [count * part // parts for part in range(1, parts)]
         for first, last in zip([0, *borders], [*borders, None], strict=True):
             wanted.append(Range(namespace=name, first=first, last=last, done=first))

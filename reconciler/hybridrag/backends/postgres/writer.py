@@ -111,7 +111,8 @@ class PostgresWriter:
             await self._begin()
         await self._opened.execute(_BULK)
         await self._know_ranges()
-        return {name: sum(part.done - part.first for part in parts) for name, parts in self._ranges.items()}
+        done = {name: sum(part.done - part.first for part in parts) for name, parts in self._ranges.items()}
+        return {name: count for name, count in done.items() if count}
 
     async def divide(self, ranges: Sequence[Range]) -> list[Range]:
         """See `ParallelWriter.divide`."""
