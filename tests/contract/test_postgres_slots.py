@@ -12,7 +12,7 @@ from hybridrag.adapters.lightrag_process import LightRagSchema
 from hybridrag.backends.postgres.ledger import Ledger, marks_of, together
 from hybridrag.backends.postgres.tables import table_name
 from hybridrag.errors import PlanRefused
-from hybridrag.model.data import ALL_SLOTS, NAMESPACES, Slot, streams_of
+from hybridrag.model.data import ALL_SLOTS, NAMESPACES, Range, Slot, streams_of
 from tests.conftest import Server
 from tests.support.stores import EMBEDDING, difference, example, move, store
 
