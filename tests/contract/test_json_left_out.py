@@ -28,7 +28,9 @@ class Streams:
     def __init__(self, streams: dict[str, Batch]) -> None:
         self._streams = streams
 
-    async def read(self, namespace: str, *, skip: int = 0, rows: int = 1000) -> AsyncIterator[Batch]:
+    async def read(
+        self, namespace: str, *, skip: int = 0, stop: int | None = None, rows: int = 1000
+    ) -> AsyncIterator[Batch]:
         whole = self._streams.get(namespace, Batch(namespace=namespace, position=0))
         for start in range(skip, len(whole), rows):
             part = whole.only(range(start, min(start + rows, len(whole))))

@@ -12,7 +12,7 @@ from hybridrag.adapters.lightrag_process import LightRagSchema
 from hybridrag.backends.postgres.ledger import Ledger, marks_of, together
 from hybridrag.backends.postgres.tables import table_name
 from hybridrag.errors import PlanRefused
-from hybridrag.model.data import ALL_SLOTS, NAMESPACES, Slot, streams_of
+from hybridrag.model.data import ALL_SLOTS, NAMESPACES, Range, Slot, streams_of
 from tests.conftest import Server
 from tests.support.stores import EMBEDDING, difference, example, move, store
 
@@ -185,7 +185,7 @@ async def test_marks_of_an_earlier_version_speak_for_every_slot_and_are_kept(
         ("kv", "verified", "{}", "2020-01-01"),
         ("vector", "verified", '{"idx": "CREATE INDEX idx"}', "2020-01-01"),
     ]
-    assert await Ledger(sql, "notes").checkpoints() == {"edges": 42}
+    assert await Ledger(sql, "notes").ranges() == [Range(namespace="edges", done=42)]
     await store(server, database).mark("o-1", "switched")  # and once more changes nothing but the state
     assert len(await marks_of(sql, "notes", ALL_SLOTS)) == 4
 

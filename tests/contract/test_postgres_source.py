@@ -40,7 +40,9 @@ class Dying:
         self._reader = reader
         self._left = batches
 
-    async def read(self, namespace: str, *, skip: int = 0, rows: int = 1000) -> AsyncIterator[Batch]:
+    async def read(
+        self, namespace: str, *, skip: int = 0, stop: int | None = None, rows: int = 1000
+    ) -> AsyncIterator[Batch]:
         async with contextlib.aclosing(self._reader.read(namespace, skip=skip, rows=rows)) as stream:
             async for batch in stream:
                 self._left -= 1

@@ -52,7 +52,9 @@ class One:
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
 
-    async def read(self, namespace: str, *, skip: int = 0, rows: int = 1000) -> AsyncIterator[Batch]:
+    async def read(
+        self, namespace: str, *, skip: int = 0, stop: int | None = None, rows: int = 1000
+    ) -> AsyncIterator[Batch]:
         yield self._batch
 
     async def fingerprint(self) -> str:
@@ -65,7 +67,9 @@ class Some:
     def __init__(self, streams: dict[str, Batch]) -> None:
         self._streams = streams
 
-    async def read(self, namespace: str, *, skip: int = 0, rows: int = 1000) -> AsyncIterator[Batch]:
+    async def read(
+        self, namespace: str, *, skip: int = 0, stop: int | None = None, rows: int = 1000
+    ) -> AsyncIterator[Batch]:
         whole = self._streams[namespace]
         for start in range(skip, len(whole), rows):
             part = whole.only(range(start, min(start + rows, len(whole))))

@@ -65,6 +65,6 @@ def content(dsn: str, workspace: str) -> dict[str, Any]:
     )
     found["ledger"] = run_sql(dsn, "SELECT workspace, state FROM hybridrag_ledger.migration")
     found["checkpoints"] = run_sql(
-        dsn, "SELECT namespace, records FROM hybridrag_ledger.checkpoint ORDER BY 1"
+        dsn, "SELECT namespace, sum(records)::bigint FROM hybridrag_ledger.checkpoint GROUP BY 1 ORDER BY 1"
     )
     return found

@@ -41,7 +41,9 @@ class Batches:
     def __init__(self, *batches: Batch) -> None:
         self._batches = batches
 
-    async def read(self, namespace: str, *, skip: int = 0, rows: int = 1000) -> AsyncIterator[Batch]:
+    async def read(
+        self, namespace: str, *, skip: int = 0, stop: int | None = None, rows: int = 1000
+    ) -> AsyncIterator[Batch]:
         for batch in self._batches:
             if batch.namespace == namespace:
                 yield batch

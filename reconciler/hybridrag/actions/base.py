@@ -40,7 +40,7 @@ class Context:
     `parts` are what the step is about: one part, or for a step of the whole database all of its moving parts.
     `placement` is where each slot of the database is wanted; `backend` is what a provision step is about. `halter`
     stops whatever writes the database; None where nobody could be stopped. `quarantine`: records that a target cannot
-    hold are put aside.
+    hold are put aside. `lanes`: how many streams, or ranges of one, are worked on at once.
     """
 
     run: str
@@ -52,6 +52,7 @@ class Context:
     workspace: str
     embedding: Embedding
     batch: int
+    lanes: int
     quarantine: bool
     placement: Mapping[Slot, Backend]
     memory: Memory

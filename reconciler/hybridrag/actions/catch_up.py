@@ -44,7 +44,7 @@ class CatchUp:
             meter = Meter(context.emit, context.step.id, "reading the source", part.total)
             with keeping(context) as keep:
                 wanted, found = await examine_source(
-                    reader, part.target, part.streams, context.batch, meter, keep
+                    reader, part.target, part.streams, context.batch, meter, keep, lanes=context.lanes
                 )
                 accept(context, part, found)
             left_out = LeftOut(found.left_out)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 
 from hybridrag.errors import PlanRefused
-from hybridrag.migrate.copying import copy
+from hybridrag.migrate.copying import copy_ranges, ranges_of
 from hybridrag.migrate.examining import examine_source
 from hybridrag.migrate.leaving_out import LeftOut
 from hybridrag.migrate.progress import Meter
+from hybridrag.model.data import Range
 from hybridrag.model.events import Warned
 from hybridrag.model.ports import Reader
 
@@ -43,22 +45,40 @@ class Migrate:
             raise changed(move.database)
         async with part.target.open_writer(move.migration_id, fingerprint, replaces=move.replaces) as writer:
             done = await writer.prepare()
-            if before := sum(count - left_out.before(name, count) for name, count in done.items()):
+            ranges = await ranges_of(writer, part.streams, done, part.records, context.batch, context.lanes)
+            starts = _copied(ranges, left_out)
+            if before := sum(starts.values()):
                 message = f"resuming: {before:,} of {total:,} records were committed before"
                 context.emit(Warned(step=context.step.id, message=message))
-            meter = Meter(context.emit, context.step.id, "copying", total, start=before)
+            totals = {name: count - left_out.streams.get(name, 0) for name, count in part.records.items()}
+            meter = Meter(
+                context.emit, context.step.id, "copying", total, start=before, totals=totals, starts=starts
+            )
             async with at_one_moment(context) as reader:
                 if await reader.fingerprint() != move.fingerprint:
                     if done or not live(context):
                         raise changed(move.database)
                     # What stays behind was decided for another state: decide again.
-                    _, found = await examine_source(reader, part.target, part.streams, context.batch, meter)
+                    _, found = await examine_source(
+                        reader, part.target, part.streams, context.batch, meter, lanes=context.lanes
+                    )
                     accept(context, part, found)
                     left_out = LeftOut(found.left_out)
-                await copy(left_out.of(reader), writer, part.streams, done, context.batch, meter)
+                await copy_ranges(
+                    left_out.of(reader), writer, ranges, context.batch, meter, lanes=context.lanes
+                )
                 if not live(context) and await reader.fingerprint() != fingerprint:
                     raise changed(move.database)
             await writer.finish(lambda phase: Meter(context.emit, context.step.id, phase, 0).tell())
+
+
+def _copied(ranges: Iterable[Range], left_out: LeftOut) -> dict[str, int]:
+    """Records that were committed before, by stream."""
+    found: dict[str, int] = {}
+    for part in ranges:
+        gone = left_out.before(part.namespace, part.done) - left_out.before(part.namespace, part.first)
+        found[part.namespace] = found.get(part.namespace, 0) + part.done - part.first - gone
+    return found
 
 
 def live(context: Context) -> bool:

@@ -39,11 +39,11 @@ class Validate:
         part = context.part
         if context.halter is None:
             await refuse_unfinished(context, part)
-        meter = Meter(context.emit, context.step.id, "examining", part.total)
+        meter = Meter(context.emit, context.step.id, "examining", part.total, totals=part.records)
         async with at_one_moment(context) as reader:
             with keeping(context) as keep:
                 tables, examination = await examine_source(
-                    reader, part.target, part.streams, context.batch, meter, keep
+                    reader, part.target, part.streams, context.batch, meter, keep, lanes=context.lanes
                 )
                 accept(context, part, examination)
                 if not live(context) and await reader.fingerprint() != part.move.fingerprint:

@@ -6,7 +6,7 @@ from hybridrag.errors import VerificationFailed
 from hybridrag.migrate.catching_up import apart
 from hybridrag.migrate.digest import NamespaceDigest
 from hybridrag.migrate.progress import Meter
-from hybridrag.migrate.verifying import Report, compare, digest_target
+from hybridrag.migrate.verifying import Report, compare, digest_targets
 
 from .bad_records import left_out_of
 from .base import Context, held_id
@@ -43,19 +43,12 @@ class Verify:
             )
         expected = {name: NamespaceDigest.from_bytes(data) for name, data in known.items()}
         written = part.target.written(move.migration_id)
-        meter = Meter(context.emit, context.step.id, "comparing", part.total)
+        meter = Meter(context.emit, context.step.id, "comparing", part.total, totals=part.records)
         facts, _ = await part.target.observe()
         live = context.halter is not None
         before = await ReadBefore.of(context, written)
         if part.backend.mends and (live or facts.get("source_fingerprint") != move.fingerprint):
-            held = {}
-            for name in part.streams:
-                if (table := before.get(name)) is None:
-                    table = await digest_target(written, name, context.batch, meter)
-                    before.put(name, table)
-                else:
-                    meter.add(table.records, 0)
-                held[name] = table
+            held = await digest_targets(written, part.streams, context.batch, meter, context.lanes, before)
             meter.tell()
             context.memory.put_digests(
                 held_id(move.migration_id), {name: table.to_bytes() for name, table in held.items()}
@@ -67,7 +60,9 @@ class Verify:
             return
         source = left_out_of(context).of(part.source.reader())
         told = Told(written)
-        report = await compare(source, part.target, told.reader, expected, context.batch, meter, before)
+        report = await compare(
+            source, part.target, told.reader, expected, context.batch, meter, before, lanes=context.lanes
+        )
         before.drop()
         if not report.equal:
             raise failed(move.database, report)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from .common import Settings, command_options
+from .common import Settings, command_options, parallelism_option
 
 if TYPE_CHECKING:
     from hybridrag.api import Environment
@@ -41,6 +42,7 @@ HAZARDS = [
 @click.option("--target", "targets", multiple=True, metavar="DB", help="Only this database (repeatable).")
 @click.option("--exclude", multiple=True, metavar="DB", help="All but this database (repeatable).")
 @click.option("--events", type=click.Path(dir_okay=False), metavar="FILE", help="Write events as JSON lines.")
+@parallelism_option
 @command_options
 def apply(
     settings: Settings,
@@ -50,6 +52,7 @@ def apply(
     targets: tuple[str, ...],
     exclude: tuple[str, ...],
     events: str | None,
+    parallelism: int | None,
 ) -> None:
     """Carry out the plan: provision, validate, pause, migrate, verify, switch, resume."""
     from hybridrag.model.plan import HazardKind
@@ -75,6 +78,7 @@ def apply(
         [HazardKind(name) for name in allow],
         events=events,
         stream=settings.json,
+        parallelism=parallelism,
     )
     if settings.json:
         return
@@ -120,8 +124,12 @@ def run_plan(
     events: str | None = None,
     stream: bool = False,
     also: Callable[[Event], None] | None = None,
+    parallelism: int | None = None,
 ) -> RunReport:
     """Carry out a plan with a display for people; `stream` writes events to stdout, `also` hears them."""
+    if parallelism is not None:
+        items = tuple(dataclasses.replace(item, lanes=parallelism) for item in planned.items)
+        planned = dataclasses.replace(planned, items=items)
     from hybridrag.engine import Run
     from hybridrag.render.run_text import RunDisplay
 

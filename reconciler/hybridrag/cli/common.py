@@ -90,6 +90,14 @@ _OPTIONS = (
 )  # fmt: skip
 
 
+parallelism_option = click.option(
+    "--parallelism",
+    type=click.IntRange(1, 64),
+    metavar="N",
+    help="Streams, and ranges of long ones, worked on at once; default: the processors, at most 4.",
+)
+
+
 def command_options(function: Command) -> Command:
     """Add the global options; the command gets them as `settings`, and its errors become exit codes."""
 

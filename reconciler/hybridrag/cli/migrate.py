@@ -23,7 +23,7 @@ from hybridrag.errors import (
     VerificationFailed,
 )
 
-from .common import Settings, command_options, exit_codes
+from .common import Settings, command_options, exit_codes, parallelism_option
 
 if TYPE_CHECKING:
     from hybridrag.engine import Planned, RunReport, World
@@ -61,6 +61,7 @@ CODES: dict[type[HybridragError], int] = {
     metavar="N",
     help="Records per write; default: the spec's, 1000.",
 )
+@parallelism_option
 @click.option("--resume", is_flag=True, help="Always so: a copy goes on from its last checkpoint.")
 @click.option("--verify/--no-verify", default=True, help="Compare every record before switching; always on.")
 @click.option("--force", is_flag=True, help="Overwrite what the target holds; the plan names it.")
@@ -75,6 +76,7 @@ def migrate(
     source: str | None,
     connection_string: str | None,
     batch_size: int | None,
+    parallelism: int | None,
     resume: bool,
     verify: bool,
     force: bool,
@@ -131,7 +133,9 @@ def migrate(
     if not yes and not settings.json and sys.stdin.isatty() and (planned.plan.steps or change.files):
         click.confirm(f'\nMove "{database}" to "{choice.name}"?', default=False, err=True, abort=True)
     try:
-        report = carry_out(settings, change, planned, job, batch=batch_size, allowed=allowed)
+        report = carry_out(
+            settings, change, planned, job, batch=batch_size, parallelism=parallelism, allowed=allowed
+        )
     except HybridragError as error:
         if isinstance(error, NotFound) or (
             isinstance(error, PlanRefused) and _source_moved(world, planned, database)
@@ -215,6 +219,7 @@ def carry_out(
     job: Job,
     *,
     batch: int | None = None,
+    parallelism: int | None = None,
     allowed: Sequence[HazardKind] = (),
 ) -> RunReport | None:
     """Write the spec, plan again from it, run; None when there was nothing to run.
@@ -233,7 +238,7 @@ def carry_out(
             )
         if not planned.plan.steps:
             return None
-        return run_plan(settings, world, planned, list(allowed), also=job.hear)
+        return run_plan(settings, world, planned, list(allowed), also=job.hear, parallelism=parallelism)
     except BaseException as error:
         if not job.copying:
             change.undo()

@@ -17,6 +17,7 @@ from hybridrag.journal import (
     progress,
 )
 from hybridrag.model.data import Slot, streams_of
+from hybridrag.model.events import StreamProgress
 from hybridrag.model.facts import Facts
 from hybridrag.model.ports import Glance, Store
 from hybridrag.model.wanted import Thresholds, Wanted, in_words
@@ -34,6 +35,7 @@ class Migration:
     """A move that runs, or did not come to its end: `state` is running, interrupted or failed.
 
     `rate` is records per second, `eta_s` seconds; None while unknown. `total` is 0 where nothing is counted.
+    `streams` are being worked on now.
     """
 
     state: str
@@ -45,6 +47,7 @@ class Migration:
     rate: float | None
     eta_s: float | None
     error: str | None
+    streams: tuple[StreamProgress, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,6 +325,7 @@ def _migration(
             rate=record.rate,
             eta_s=record.eta_s,
             error=record.error,
+            streams=record.streams if live and record.outcome is None else (),
         )
     if target is None or target.state is None or target.state == "switched":
         return None

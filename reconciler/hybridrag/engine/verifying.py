@@ -56,12 +56,20 @@ async def verify_database(world: World, name: str, emit: Emit) -> tuple[Report, 
     for pair in pairs:
         reader, streams, sample = pair.source.reader(), streams_of(pair.source.slots), Sample()
         watched = Watched(reader, here, sample)
-        expected, found = await examine_source(watched, pair.target, streams, item.batch, examining)
+        expected, found = await examine_source(
+            watched, pair.target, streams, item.batch, examining, lanes=item.lanes
+        )
         examination.add(found)
         rest = LeftOut(found.left_out).of(reader)
         await _without(here, rest, LeftOut(found.left_out).streams, item.batch)
         report = await compare(
-            rest, pair.target, Watched(pair.written, there), expected, item.batch, comparing
+            rest,
+            pair.target,
+            Watched(pair.written, there),
+            expected,
+            item.batch,
+            comparing,
+            lanes=item.lanes,
         )
         vectors = [report.streams[name] for name in streams_of({Slot.VECTOR}) if name in report.streams]
         if vectors and not any(each.missing or each.extra or each.different for each in vectors):

@@ -7,10 +7,12 @@ pause; and what observing gives slowly: counts of big files. Deleting it loses h
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from hybridrag.errors import BackendUnavailable, HybridragError
@@ -48,7 +50,10 @@ _LEFT_OUT = """
 CREATE TABLE left_out (
     migration TEXT NOT NULL, namespace TEXT NOT NULL, positions BLOB NOT NULL, PRIMARY KEY (migration, namespace));
 """
-_VERSIONS = (_FIRST, _COUNTS_AND_PROGRESS, _LEFT_OUT)
+_STREAMS = """
+ALTER TABLE progress ADD COLUMN streams TEXT NOT NULL DEFAULT '[]';
+"""
+_VERSIONS = (_FIRST, _COUNTS_AND_PROGRESS, _LEFT_OUT, _STREAMS)
 """What each schema version added to the one before."""
 SCHEMA_VERSION = len(_VERSIONS)
 
@@ -184,11 +189,11 @@ class Journal:
         """Keep how far a database's migration is; only the newest is kept."""
         with self.transaction() as db:
             db.execute(
-                "INSERT OR REPLACE INTO progress (database, run, step, phase, records, total, bytes, rate, eta_s, at) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO progress (database, run, step, phase, records, total, bytes, rate, eta_s, at, "
+                "streams) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     database, run, progress.step, progress.phase, progress.records, progress.total, progress.bytes,
-                    progress.rate, progress.eta_s, time.time(),
+                    progress.rate, progress.eta_s, time.time(), json.dumps([asdict(stream) for stream in progress.streams]),
                 ),
             )  # fmt: skip
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
+
+from hybridrag.model.events import StreamProgress
 
 from .lease import is_held
 
@@ -28,7 +31,8 @@ class RunRecord:
 class ProgressRecord:
     """How far the newest migration of one database came; `outcome` and `error` are its run's.
 
-    `rate` is records per second, `eta_s` seconds as of `at` (seconds since 1970); None while unknown.
+    `rate` is records per second, `eta_s` seconds as of `at` (seconds since 1970); None while unknown. `streams`
+    were being worked on.
     """
 
     database: str
@@ -43,6 +47,7 @@ class ProgressRecord:
     at: float
     outcome: str | None
     error: str | None
+    streams: tuple[StreamProgress, ...] = ()
 
 
 @contextlib.contextmanager
@@ -55,10 +60,14 @@ def _open(path: Path) -> Iterator[sqlite3.Connection | None]:
     # Without a live log the file alone is the truth; with one, its index is mapped but never written.
     mode = "mode=ro&readonly_shm=1" if live else "immutable=1"
     db = sqlite3.connect(f"file:{quote(str(path.absolute()))}?{mode}", uri=True, timeout=2)
+    db.row_factory = sqlite3.Row
     try:
         yield db
     finally:
         db.close()
+
+
+_PROGRESS = "SELECT progress.*, outcome, error FROM progress JOIN run ON run.id = progress.run"
 
 
 def last_run(path: Path) -> RunRecord | None:
@@ -101,17 +110,17 @@ def progress(path: Path) -> dict[str, ProgressRecord]:
     """How far each database's newest migration came, by database; empty when the journal cannot be read."""
     try:
         with _open(path) as db:
-            rows = (
-                db.execute(
-                    "SELECT database, run, step, phase, records, total, bytes, rate, eta_s, at, outcome, error "
-                    "FROM progress JOIN run ON run.id = progress.run"
-                ).fetchall()
-                if db
-                else []
-            )
-    except sqlite3.Error:
+            rows = db.execute(_PROGRESS).fetchall() if db else []
+        return {row["database"]: _progress_record(row) for row in rows}
+    except (sqlite3.Error, ValueError, TypeError):
         return {}
-    return {row[0]: ProgressRecord(*row) for row in rows}
+
+
+def _progress_record(row: sqlite3.Row) -> ProgressRecord:
+    told = dict(row)
+    # A journal that no run of this version has written yet has no streams.
+    streams = tuple(StreamProgress(**stream) for stream in json.loads(told.pop("streams", "[]")))
+    return ProgressRecord(**told, streams=streams)
 
 
 def known_counts(path: Path, folder: str) -> Mapping[str, tuple[str, int]]:

@@ -2,13 +2,15 @@
 
 Beside what a record holds (`Store.examine`), two things make it a bad one: another record of the same stream with the
 same key, and, for an edge, a node that is not there or is itself a bad record. Keys are remembered as 64-bit hashes,
-8 bytes each and of one stream at a time (the nodes' also while edges are read); hashes that stand twice are looked at
+8 bytes each and of those streams that are being read (the nodes' also while edges are); hashes that stand twice are looked at
 again, with their keys. Of records with one key the one stays that LightRAG itself uses: the last of a JSON object or a
 graph; the first of a vector file, which is the one that it finds by id and keeps up to date (`nano_vectordb/dbs.py`).
 """
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from array import array
 from collections.abc import Callable, Iterable
 
@@ -19,6 +21,7 @@ from hybridrag.model.data import BY_NAME, EDGE_SEPARATOR, BadRecord, Batch, Slot
 from hybridrag.model.ports import Examination, Reader, Store
 
 from .digest import NamespaceDigest, record_digest
+from .lanes import in_lanes
 from .progress import Meter
 
 Hashes = npt.NDArray[np.int64]
@@ -32,41 +35,55 @@ async def examine_source(
     rows: int,
     meter: Meter,
     keep: Keep | None = None,
+    *,
+    lanes: int = 1,
 ) -> tuple[dict[str, NamespaceDigest], Examination]:
-    """(what the target must hold, what it cannot). `keep` is given every bad record, in full."""
-    tables: dict[str, NamespaceDigest] = {}
-    whole = Examination()
-    nodes: Hashes | None = None
-    for namespace in namespaces:
-        stream = _Stream(namespace, target, whole, keep, nodes if namespace == "edges" else None)
-        async for batch in reader.read(namespace, rows=rows):
-            stream.add(batch)
-            meter.add(len(batch), batch.size)
-        if stream.doubtful():
-            async for batch in reader.read(namespace, rows=rows):
-                stream.look_again(batch)
-            if stream.decide():
-                async for batch in reader.read(namespace, rows=rows):
-                    stream.leave_doubles(batch)
-        tables[namespace] = stream.table
-        nodes = stream.held() if namespace == "nodes" else nodes
+    """(what the target must hold, what it cannot). `keep` is given every bad record, in full, one at a time."""
+    one_at_a_time = threading.Lock()
+
+    def keep_one(record: BadRecord) -> None:
+        with one_at_a_time:
+            if keep is not None:
+                keep(record)
+
+    streams = {name: _Stream(name, target, None if keep is None else keep_one) for name in namespaces}
+
+    async def examine(stream: _Stream) -> None:
+        name = stream.namespace
+        nodes = streams["nodes"].held() if name == "edges" and "nodes" in streams else None
+        stream.nodes = nodes
+        with meter.stream(name):
+            async for batch in reader.read(name, rows=rows):
+                await asyncio.to_thread(stream.add, batch)
+                meter.add(len(batch), batch.size, name)
+            if stream.doubtful():
+                async for batch in reader.read(name, rows=rows):
+                    stream.look_again(batch)
+                if stream.decide():
+                    async for batch in reader.read(name, rows=rows):
+                        stream.leave_doubles(batch)
+        if name != "nodes":
+            stream.forget_keys()
+
+    await in_lanes(list(streams.values()), [examine] * lanes)
     meter.tell()
-    return tables, whole
+    whole = Examination()
+    for stream in streams.values():
+        whole.add(stream.found)
+    return {name: stream.table for name, stream in streams.items()}, whole
 
 
 class _Stream:
-    """One stream while it is examined; `nodes` are sorted hashes of the nodes that the target will hold."""
+    """One stream while it is examined; `nodes` are sorted hashes of the nodes that the target will hold, for edges."""
 
-    def __init__(
-        self, namespace: str, target: Store, whole: Examination, keep: Keep | None, nodes: Hashes | None
-    ) -> None:
+    def __init__(self, namespace: str, target: Store, keep: Keep | None) -> None:
+        self.namespace = namespace
         self.table = NamespaceDigest()
-        self._namespace = namespace
+        self.found = Examination()
+        self.nodes: Hashes | None = None
         self._target = target
-        self._whole = whole
         self._keep = keep
-        self._nodes = nodes
-        self._left_out = whole.left_out.setdefault(namespace, array("Q"))
+        self._left_out = self.found.left_out.setdefault(namespace, array("Q"))
         self._hashes = array("q")
         self._doubtful: Hashes = np.empty(0, dtype=np.int64)
         self._places: dict[str, list[int]] = {}
@@ -77,7 +94,7 @@ class _Stream:
         """First look: everything but keys that stand twice."""
         self._hashes.extend(map(hash, batch.keys))
         reasons = {index: fault.reason for index, fault in batch.faults.items()}
-        if self._nodes is not None:
+        if self.nodes is not None:
             self._find_dangling(batch, reasons)
         found = Examination()
         good = [index for index in range(len(batch)) if index not in reasons]
@@ -87,7 +104,7 @@ class _Stream:
                 alone = Examination()
                 self._target.examine(batch.only([index]), alone)
                 reasons.update((index, reason) for _, _, reason in alone.refused)
-        self._whole.add(Examination(lost=found.lost))
+        self.found.add(Examination(lost=found.lost))
         self.table.add(form)
         for index in sorted(reasons):
             self._leave(batch, index, reasons[index])
@@ -98,7 +115,7 @@ class _Stream:
         whole = [index for index, pair in enumerate(ends) if len(pair) == 2]
         for side in (0, 1):
             wanted = np.fromiter((hash(ends[index][side]) for index in whole), np.int64, len(whole))
-            for place in np.flatnonzero(~_among(self._nodes, wanted)).tolist():
+            for place in np.flatnonzero(~_among(self.nodes, wanted)).tolist():
                 name = printable(ends[whole[place]][side])
                 reasons.setdefault(whole[place], f'it leads to "{name}", a node that does not exist there')
 
@@ -106,12 +123,12 @@ class _Stream:
         position = batch.position - len(batch) + index + 1
         key = batch.keys[index]
         self._left_out.append(position)
-        self._whole.refuse(self._namespace, printable(key), f"{reason} (record {position:,})")
+        self.found.refuse(self.namespace, printable(key), f"{reason} (record {position:,})")
         if self._keep is not None:
             fault = batch.faults.get(index)
             self._keep(
                 BadRecord(
-                    namespace=self._namespace,
+                    namespace=self.namespace,
                     position=position,
                     key=key,
                     reason=reason,
@@ -135,7 +152,7 @@ class _Stream:
 
     def decide(self) -> bool:
         """Whether keys stand twice; chooses the record that stays of each."""
-        stays = 0 if BY_NAME[self._namespace].slot is Slot.VECTOR else -1
+        stays = 0 if BY_NAME[self.namespace].slot is Slot.VECTOR else -1
         for places in self._places.values():
             self._losers.update((place, places[stays]) for place in places if place != places[stays])
         for position in self._left_out:
@@ -153,8 +170,12 @@ class _Stream:
             vector = b"" if form.vectors is None else form.vectors[0].tobytes()
             self.table.take_digest(name, record_digest(name, form.fields[0], vector))
             self._leave(
-                batch, index, f"{self._namespace} holds a record twice: record {stays:,} has this id too"
+                batch, index, f"{self.namespace} holds a record twice: record {stays:,} has this id too"
             )
+
+    def forget_keys(self) -> None:
+        """Give their memory back."""
+        self._hashes = array("q")
 
     def held(self) -> Hashes:
         """Sorted hashes of the keys that the target will hold."""

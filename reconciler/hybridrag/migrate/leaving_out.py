@@ -61,8 +61,10 @@ class _Others:
         self._reader = reader
         self._left_out = left_out
 
-    async def read(self, namespace: str, *, skip: int = 0, rows: int = 1000) -> AsyncIterator[Batch]:
-        async for batch in self._reader.read(namespace, skip=skip, rows=rows):
+    async def read(
+        self, namespace: str, *, skip: int = 0, stop: int | None = None, rows: int = 1000
+    ) -> AsyncIterator[Batch]:
+        async for batch in self._reader.read(namespace, skip=skip, stop=stop, rows=rows):
             if len(rest := self._left_out.others(batch)):
                 yield rest
 

@@ -11,6 +11,14 @@ from hybridrag.model.data import Batch
 _END = object()
 
 
+def until(batches: Iterator[Batch], stop: int | None) -> Iterator[Batch]:
+    """The batches up to position `stop`; the rest of the stream is not read."""
+    for batch in batches:
+        yield batch.up_to(stop)
+        if stop is not None and batch.position >= stop:
+            return
+
+
 async def ahead(open_stream: Callable[[], Iterator[Batch]], *, depth: int = 1) -> AsyncIterator[Batch]:
     """Yield the stream's batches; the next `depth` wait ready meanwhile. Its exception is raised here."""
     loop = asyncio.get_running_loop()

@@ -6,16 +6,18 @@ more and only the records of the differing buckets are held, so the report names
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from hybridrag.model.data import Batch
+from hybridrag.model.data import Batch, Range
 from hybridrag.model.ports import Examination, Reader, Recall, Store
 
 from .digest import NamespaceDigest, bucket_of, record_digest
+from .lanes import in_lanes
 from .neighbours import Parity
 from .progress import Meter
 from .references import Broken
@@ -115,10 +117,37 @@ class Held:
 async def digest_target(reader: Reader, namespace: str, rows: int, meter: Meter) -> NamespaceDigest:
     """The bucket table of one stream as read back from the target."""
     table = NamespaceDigest()
-    async for batch in reader.read(namespace, rows=rows):
-        table.add(batch)
-        meter.add(len(batch), batch.size)
+    with meter.stream(namespace):
+        async for batch in reader.read(namespace, rows=rows):
+            await asyncio.to_thread(table.add, batch)
+            meter.add(len(batch), batch.size, namespace)
     return table
+
+
+async def digest_targets(
+    reader: Reader,
+    namespaces: Iterable[str],
+    rows: int,
+    meter: Meter,
+    lanes: int = 1,
+    held: Held | None = None,
+) -> dict[str, NamespaceDigest]:
+    """The bucket tables of several streams, some of them read at the same time; those that `held` knows are not."""
+    tables: dict[str, NamespaceDigest] = {}
+    known = held or Held()
+
+    async def digest(stream: Range) -> None:
+        name = stream.namespace
+        table = known.get(name)
+        if table is None:
+            table = await digest_target(reader, name, rows, meter)
+            known.put(name, table)
+        else:
+            meter.add(table.records, 0, name)
+        tables[name] = table
+
+    await in_lanes([Range(namespace=name) for name in namespaces], [digest] * lanes)
+    return tables
 
 
 async def compare(
@@ -129,6 +158,8 @@ async def compare(
     rows: int,
     meter: Meter,
     held: Held | None = None,
+    *,
+    lanes: int = 1,
 ) -> Report:
     """Read back what was written to the target and compare it with what the source says it must hold.
 
@@ -136,18 +167,13 @@ async def compare(
     """
     report = Report()
     reader = written
-    held = held or Held()
 
     def form(batch: Batch) -> Batch:
         return target.examine(batch, Examination())
 
+    tables = await digest_targets(reader, expected, rows, meter, lanes, held)
     for namespace, table in expected.items():
-        found = held.get(namespace)
-        if found is None:
-            found = await digest_target(reader, namespace, rows, meter)
-            held.put(namespace, found)
-        else:
-            meter.add(found.records, 0)
+        found = tables[namespace]
         before = report.missing, report.extra, report.different
         report.records += table.records
         if buckets := table.differing(found):

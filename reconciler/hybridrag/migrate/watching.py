@@ -24,10 +24,12 @@ class Watched:
         self._watchers = watchers
         self._seen: set[str] = set()
 
-    async def read(self, namespace: str, *, skip: int = 0, rows: int = 1000) -> AsyncIterator[Batch]:
-        shown = not skip and namespace not in self._seen
+    async def read(
+        self, namespace: str, *, skip: int = 0, stop: int | None = None, rows: int = 1000
+    ) -> AsyncIterator[Batch]:
+        shown = not skip and stop is None and namespace not in self._seen
         self._seen.add(namespace)
-        async for batch in self._reader.read(namespace, skip=skip, rows=rows):
+        async for batch in self._reader.read(namespace, skip=skip, stop=stop, rows=rows):
             if shown:
                 for watcher in self._watchers:
                     watcher.add(batch)

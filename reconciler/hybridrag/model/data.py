@@ -64,6 +64,23 @@ def streams_of(slots: Collection[Slot]) -> tuple[str, ...]:
     return tuple(namespace.name for namespace in NAMESPACES if namespace.slot in slots)
 
 
+AFTER: Mapping[str, str] = {"edges": "nodes", "chunks": "text_chunks"}
+"""Streams that need another one whole before them: an edge its nodes, a chunk vector the chunk that it repeats."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """Records of one stream by their positions in the source: those after `first`, up to `last` (None: to the end).
+
+    `done` of the stream's records, counted from its beginning as `first` is, were copied.
+    """
+
+    namespace: str
+    first: int = 0
+    last: int | None = None
+    done: int = 0
+
+
 EDGE_SEPARATOR = "\x1f"
 """Joins the two ends of an edge into its key; LightRAG strips control characters from names."""
 
@@ -128,6 +145,14 @@ class Batch:
             size=self.size * len(indexes) // max(1, len(self)),
             faults={new: self.faults[old] for new, old in enumerate(indexes) if old in self.faults},
         )
+
+    def up_to(self, last: int | None) -> Batch:
+        """The same batch without the records behind position `last`; of a reader that leaves none out."""
+        if last is None or self.position <= last:
+            return self
+        rest = self.only(range(max(0, len(self) - (self.position - last))))
+        rest.position = last
+        return rest
 
     def drop_first(self, count: int) -> Batch:
         """The same batch without its first `count` records (they were committed before)."""

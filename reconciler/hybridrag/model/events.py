@@ -38,8 +38,22 @@ class StepStarted(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StreamProgress:
+    """How far one stream of a step is; units as in `Progress`."""
+
+    namespace: str
+    records: int
+    total: int
+    rate: float | None
+    eta_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Progress(Event):
-    """How far a step is. `rate` is records per second, `eta_s` seconds; None while unknown."""
+    """How far a step is. `rate` is records per second, `eta_s` seconds; None while unknown.
+
+    `streams` are those that are being worked on at this moment.
+    """
 
     type: ClassVar[str] = "progress"
     step: str
@@ -49,6 +63,7 @@ class Progress(Event):
     bytes: int
     rate: float | None
     eta_s: float | None
+    streams: tuple[StreamProgress, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

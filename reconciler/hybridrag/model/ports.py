@@ -10,11 +10,11 @@ from array import array
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from hybridrag.errors import HybridragError
 
-from .data import ALL_SLOTS, Batch, Slot, Vectors
+from .data import ALL_SLOTS, Batch, Range, Slot, Vectors
 from .facts import Facts
 from .room import Room
 
@@ -117,8 +117,10 @@ class SchemaMaker(Protocol):
 class Reader(Protocol):
     """One consistent way to read every record of a store."""
 
-    def read(self, namespace: str, *, skip: int = 0, rows: int = 1000) -> AsyncIterator[Batch]:
-        """Records in a stable order, without the first `skip`. Raises SourceUnreadable."""
+    def read(
+        self, namespace: str, *, skip: int = 0, stop: int | None = None, rows: int = 1000
+    ) -> AsyncIterator[Batch]:
+        """Records in a stable order, without the first `skip` and those behind the first `stop`. Raises SourceUnreadable."""
         ...
 
     def snapshot(self) -> AbstractAsyncContextManager[Reader]:
@@ -151,6 +153,22 @@ class Writer(Protocol):
 
     async def finish(self, report: Callable[[str], None]) -> None:
         """Build what bulk load left out (indexes) and flush to disk; idempotent."""
+        ...
+
+
+@runtime_checkable
+class ParallelWriter(Writer, Protocol):
+    """A writer that others may work beside, each on ranges of its own."""
+
+    async def divide(self, ranges: Sequence[Range]) -> list[Range]:
+        """Fix the ranges of streams that have none yet; returns all that are fixed, with how far each came.
+
+        They stay fixed for as long as the copy is unfinished, whoever goes on with it.
+        """
+        ...
+
+    def beside(self) -> AbstractAsyncContextManager[Writer]:
+        """Another writer of the same copy. A predecessor's must have ended before `prepare` returns."""
         ...
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .data import ALL_SLOTS, Slot
 from .ports import Embedding
@@ -31,6 +32,19 @@ class Place:
     mends: bool = False
 
 
+MOST_LANES = 4
+"""Unless more are asked for: each takes memory and a session on every server."""
+
+
+def usual_lanes() -> int:
+    """One for each processor that we may use."""
+    try:
+        processors = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows do not say
+        processors = os.cpu_count() or 1
+    return min(MOST_LANES, processors)
+
+
 KEEP_SOURCE_S = 7 * 24 * 3600
 
 Placement = Mapping[Slot, Place]
@@ -56,6 +70,7 @@ class Wanted:
     `prevent_destroy`: the server that holds it may not be replaced or left behind. `pausable`: whatever writes it
     can be stopped, so it may go on writing until it has to. `keep_source_s`: for how many seconds what served before is
     kept at least. `quarantine`: records that the target cannot hold are put aside; otherwise they stop the migration.
+    `lanes`: how many streams, or ranges of one, are worked on at once.
     """
 
     database: str
@@ -70,6 +85,7 @@ class Wanted:
     keep_source_s: int = KEEP_SOURCE_S
     function: str | None = None
     quarantine: bool = False
+    lanes: int = field(default_factory=usual_lanes)
 
     @property
     def backend(self) -> str:

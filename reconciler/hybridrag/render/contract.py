@@ -68,6 +68,8 @@ def event_stream() -> Schema:
         item for item in vars(events).values() if isinstance(item, type) and issubclass(item, events.Event)
     ]
     kinds = sorted((kind for kind in found if kind is not events.Event), key=lambda kind: kind.type)
+    made = {kind.__name__: _event(kind) for kind in kinds}
+    nested = {name: part for each in made.values() for name, part in each.pop("definitions", {}).items()}
     return _headed(
         "hybridrag event",
         {
@@ -81,7 +83,7 @@ def event_stream() -> Schema:
                 }
                 for kind in kinds
             ],
-            "definitions": {kind.__name__: _event(kind) for kind in kinds},
+            "definitions": {**nested, **made},
         },
     )
 

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from hybridrag.model.events import Event, Quarantined, RunDone, StepDone, StepFailed, StepStarted, Warned
+from hybridrag.model.data import BY_NAME
+from hybridrag.model.events import (
+    Event,
+    Quarantined,
+    RunDone,
+    StepDone,
+    StepFailed,
+    StepStarted,
+    StreamProgress,
+    Warned,
+)
 from hybridrag.model.events import Progress as ProgressEvent
 
 from .units import duration, size
@@ -23,6 +34,7 @@ class RunDisplay:
         self._quiet = quiet
         self._bars: Progress | None = None
         self._bar: tuple[str, str, TaskID] | None = None
+        self._streams: dict[str, TaskID] = {}
 
     def __enter__(self) -> RunDisplay:
         if self._out.is_terminal and not self._quiet:
@@ -84,6 +96,7 @@ class RunDisplay:
         if self._bars is not None and self._bar is not None:
             with contextlib.suppress(KeyError):
                 self._bars.remove_task(self._bar[2])
+            self._show_streams(())
         self._bar = None
 
     def _progress(self, event: ProgressEvent) -> None:
@@ -93,17 +106,40 @@ class RunDisplay:
             self._start_bar(event.step, event.phase)
         if self._bar is None:
             return
-        told = []
-        if event.total:
-            told.append(f"{event.records:,}/{event.total:,} records")
-        if event.bytes:
-            told.append(size(event.bytes))
-        if event.rate:
-            told.append(f"{event.rate:,.0f}/s")
-        if event.eta_s is not None:
-            told.append(f"{duration(event.eta_s)} left")
+        told = _told(event.records, event.total, event.bytes, event.rate, event.eta_s)
         total = event.total or None
-        self._bars.update(self._bar[2], completed=event.records, total=total, told="  ".join(told))
+        self._bars.update(self._bar[2], completed=event.records, total=total, told=told)
+        self._show_streams(event.streams)
+
+    def _show_streams(self, streams: Sequence[StreamProgress]) -> None:
+        """A bar for each stream that is being worked on, below the one of the whole."""
+        if self._bars is None:
+            return
+        for name in self._streams.keys() - {stream.namespace for stream in streams}:
+            self._bars.remove_task(self._streams.pop(name))
+        for stream in streams:
+            title = f"  {BY_NAME[stream.namespace].title}"
+            if stream.namespace not in self._streams:
+                self._streams[stream.namespace] = self._bars.add_task(title, total=None, told="")
+            self._bars.update(
+                self._streams[stream.namespace],
+                completed=stream.records,
+                total=stream.total or None,
+                told=_told(stream.records, stream.total, 0, stream.rate, stream.eta_s),
+            )
+
+
+def _told(records: int, total: int, done_bytes: int, rate: float | None, eta_s: float | None) -> str:
+    told = []
+    if total:
+        told.append(f"{records:,}/{total:,} records")
+    if done_bytes:
+        told.append(size(done_bytes))
+    if rate:
+        told.append(f"{rate:,.0f}/s")
+    if eta_s is not None:
+        told.append(f"{duration(eta_s)} left")
+    return "  ".join(told)
 
 
 def _records(count: int) -> str:

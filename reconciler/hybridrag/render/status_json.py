@@ -15,8 +15,23 @@ from hybridrag.model.strict import Strict
 from .status_words import warnings
 
 
+class StreamOut(Strict):
+    """How far one stream of a running move is; units as in `MigrationOut`."""
+
+    model_config = ConfigDict(from_attributes=True, frozen=True)
+
+    namespace: str
+    records: int
+    total: int
+    rate: float | None
+    eta_s: float | None
+
+
 class MigrationOut(Strict):
-    """A move that runs or did not come to its end. `rate` is records per second, `eta_s` seconds."""
+    """A move that runs or did not come to its end. `rate` is records per second, `eta_s` seconds.
+
+    `streams` are those that are being worked on now.
+    """
 
     model_config = ConfigDict(from_attributes=True, frozen=True)
 
@@ -29,6 +44,7 @@ class MigrationOut(Strict):
     rate: float | None
     eta_s: float | None
     error: str | None
+    streams: tuple[StreamOut, ...] = ()
 
 
 class KeptOut(Strict):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from hybridrag.engine.kept import Kept
 from hybridrag.engine.status import DatabaseStatus, Migration
+from hybridrag.model.data import BY_NAME
+from hybridrag.model.events import StreamProgress
 
 from .units import duration, size
 
@@ -69,10 +71,23 @@ def migration_words(migration: Migration) -> str:
             told += f", {migration.rate:,.0f}/s"
         if migration.eta_s is not None:
             told += f", {duration(migration.eta_s)} left"
-        return f"migrating: {told}"
+        parts = "".join(f"; {stream_words(stream)}" for stream in migration.streams)
+        return f"migrating: {told}{parts}"
     if migration.state == "failed" and migration.error:
         return f"migration failed: {migration.error}"
     return f"migration {migration.state} ({told})"
+
+
+def stream_words(stream: StreamProgress) -> str:
+    """How far one stream is; for people."""
+    told = f"{BY_NAME[stream.namespace].title} {stream.records:,}"
+    if stream.total:
+        told += f"/{stream.total:,}"
+    if stream.rate:
+        told += f" {stream.rate:,.0f}/s"
+    if stream.eta_s is not None:
+        told += f" {duration(stream.eta_s)} left"
+    return told
 
 
 def count(database: DatabaseStatus, namespace: str) -> str:

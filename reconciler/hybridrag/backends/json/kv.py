@@ -16,7 +16,8 @@ from hybridrag.model.data import Batch, Fault
 from . import python_json
 from .surrogates import PAIR, SurrogateWatch
 
-BATCH_BYTES = 4 << 20
+BATCH_BYTES = 1 << 20
+"""Of the file; a batch may end later by one record, and by what the parser has read ahead."""
 _BOM = b"\xef\xbb\xbf"
 _PYTHON_TAKES_IT = re.compile("overflow|malformed number|char in json text|lone surrogate")
 T = TypeVar("T")

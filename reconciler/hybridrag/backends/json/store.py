@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequen
 from pathlib import Path
 
 from hybridrag.errors import NotFound, SourceUnreadable
-from hybridrag.migrate.threads import ahead
+from hybridrag.migrate.threads import ahead, until
 from hybridrag.model.data import ALL_SLOTS, BY_NAME, Batch, Slot, Vectors, streams_of
 from hybridrag.model.facts import Facts, Value, digest_of
 from hybridrag.model.ports import Embedding, Examination, Glance, KnownCounts, Nearest, Selection, Store
@@ -44,8 +44,10 @@ class JsonReader:
     async def unfinished(self) -> list[str]:
         return files.unfinished_writes(self._folder)
 
-    def read(self, namespace: str, *, skip: int = 0, rows: int = 1000) -> AsyncIterator[Batch]:
-        return ahead(lambda: self._stream(namespace, skip, rows))
+    def read(
+        self, namespace: str, *, skip: int = 0, stop: int | None = None, rows: int = 1000
+    ) -> AsyncIterator[Batch]:
+        return ahead(lambda: until(self._stream(namespace, skip, rows), stop))
 
     def _path(self, name: str) -> Path:
         return self._folder / name

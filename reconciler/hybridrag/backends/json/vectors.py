@@ -25,9 +25,11 @@ from hybridrag.model.data import Batch, Fault, Vectors
 from . import python_json
 from .files import BLOCK, RESTORE, vector_dim
 from .halves import COPIES_AGREE, norms_of
-from .kv import BATCH_BYTES, JsonText, as_python_reads
+from .kv import JsonText, as_python_reads
 from .matrix import matrix_span
 
+VECTOR_BYTES = 1 << 20
+"""Vectors of a batch; its memory is about ten times as much, in several copies."""
 _OWN = frozenset({"__id__", "__created_at__", "__write_seq__", "vector"})
 
 
@@ -86,7 +88,7 @@ def read_vectors(path: Path, namespace: str, *, skip: int, rows: int) -> Iterato
         raise SourceUnreadable(f'"{path.name}" does not say its embedding_dim', where=str(path), hint=RESTORE)
     span = matrix_span(path)
     _check_end(path, span[1])
-    rows = max(1, min(rows, BATCH_BYTES // (dim * 4)))
+    rows = max(1, min(rows, VECTOR_BYTES // (dim * 4)))
     position = start = 0
     with path.open("rb") as file, _Matrix(path, span, dim) as matrix:
         # The parser is shown the file up to the matrix only, so that it never buffers that huge string.

@@ -59,7 +59,9 @@ class MilvusReader:
         async with connection(self._endpoint, patience_s=10) as opened:
             return left_over(await opened.call("list_collections"), names.values())
 
-    async def read(self, namespace: str, *, skip: int = 0, rows: int = 1000) -> AsyncIterator[Batch]:
+    async def read(
+        self, namespace: str, *, skip: int = 0, stop: int | None = None, rows: int = 1000
+    ) -> AsyncIterator[Batch]:
         """Pages of about `PAGE_BYTES`; the next is fetched while one is used."""
         name = collection_names(self._workspace, self._embedding)[namespace]
         limit = max(1, min(rows, FIRST_ROWS, PAGE_BYTES // (self._embedding.dim * 4)))
@@ -74,12 +76,12 @@ class MilvusReader:
                 return
             fetching = _fetch(opened, name, last, limit)
             try:
-                while found := await fetching:
+                while (stop is None or position < stop) and (found := await fetching):
                     position += len(found)
                     batch = batch_of(namespace, found, position)
                     limit = _rows_of(batch.size, len(found), rows)
                     fetching = _fetch(opened, name, found[-1]["id"], limit)
-                    yield batch
+                    yield batch.up_to(stop)
             finally:
                 fetching.cancel()
                 await asyncio.gather(fetching, return_exceptions=True)

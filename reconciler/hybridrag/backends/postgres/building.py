@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from .spec import DockerProvision, EmbeddedProvision, PostgresSpec, size_bytes
 LEAST_MB = 64
 UNKNOWN_MB = 1024
 """What a machine that we cannot see is trusted to spare."""
-_CGROUP = Path("/sys/fs/cgroup/memory.max")
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ def budget_of(spec: PostgresSpec) -> Budget:
     """A third of the memory there is, and at most the shared memory that a parallel build keeps its graph in."""
     if not isinstance(spec.provision, (EmbeddedProvision, DockerProvision)):
         return Budget()
-    memory, workers = _machine_mb(), max(0, (os.cpu_count() or 1) - 1)
+    memory, workers = _machine_mb(), max(0, _processors(spec.provision) - 1)
     share = memory // 3
     if isinstance(spec.provision, DockerProvision):
         if spec.provision.memory is not None:
@@ -44,9 +45,22 @@ def _machine_mb() -> int:
     except (ValueError, OSError, AttributeError):  # Windows has no sysconf
         total = 3 * UNKNOWN_MB
     try:
-        return min(total, int(_CGROUP.read_text(encoding="ascii")) >> 20)
+        return min(total, int((_CGROUP / "memory.max").read_text(encoding="ascii")) >> 20)
     except (OSError, ValueError):  # no such file, or "max"
         return total
+
+
+def _processors(provision: EmbeddedProvision | DockerProvision) -> int:
+    """Processors of this machine, or as many as the container that we and an embedded server run in may use."""
+    total = os.cpu_count() or 1
+    if isinstance(provision, DockerProvision):
+        return total  # a container of ours has no such limit
+    with contextlib.suppress(AttributeError):  # macOS and Windows do not say
+        total = min(total, len(os.sched_getaffinity(0)))
+    with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+        quota, period = (_CGROUP / "cpu.max").read_text(encoding="ascii").split()
+        total = min(total, max(1, round(int(quota) / int(period))))
+    return total
 
 
 async def build(opened: asyncpg.Connection, statement: str, rows: int, dim: int, budget: Budget) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from hybridrag.model.data import ALL_SLOTS, BY_NAME, Slot, streams_of
+from hybridrag.model.data import ALL_SLOTS, BY_NAME, Range, Slot, streams_of
 
 from .graphs import IN_TABLES, Graph
 
@@ -37,7 +37,9 @@ CREATE TABLE IF NOT EXISTS hybridrag_ledger.checkpoint (
     namespace    text NOT NULL,
     records      bigint NOT NULL,
     updated_at   timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (workspace, namespace)
+    first        bigint NOT NULL DEFAULT 0,
+    last         bigint,
+    PRIMARY KEY (workspace, namespace, first)
 );
 """
 VISIBLE = """
@@ -62,6 +64,17 @@ INSERT INTO hybridrag_ledger.migration
     FROM hybridrag_ledger.migration_by_workspace,
          unnest(ARRAY[{", ".join(f"'{slot.value}'" for slot in Slot)}]) AS slot;
 DROP TABLE hybridrag_ledger.migration_by_workspace;
+"""
+
+_ONE_RANGE_A_STREAM = """
+SELECT to_regclass('hybridrag_ledger.checkpoint') IS NOT NULL AND NOT EXISTS (
+    SELECT 1 FROM pg_attribute
+    WHERE attrelid = to_regclass('hybridrag_ledger.checkpoint') AND attname = 'first' AND NOT attisdropped)
+"""
+_TO_RANGES = """
+ALTER TABLE hybridrag_ledger.checkpoint
+    ADD COLUMN first bigint NOT NULL DEFAULT 0, ADD COLUMN last bigint,
+    DROP CONSTRAINT checkpoint_pkey, ADD PRIMARY KEY (workspace, namespace, first);
 """
 
 
@@ -179,6 +192,8 @@ class Ledger:
             await self._opened.execute("SELECT pg_advisory_xact_lock(hashtext('hybridrag ledger'))")
             if await self._opened.fetchval(_ONE_MARK_A_WORKSPACE):
                 await self._opened.execute(_TO_ONE_A_SLOT)
+            if await self._opened.fetchval(_ONE_RANGE_A_STREAM):
+                await self._opened.execute(_TO_RANGES)
             await self._opened.execute(_DDL)
 
     async def marks(self) -> dict[Slot, Mark]:
@@ -243,19 +258,58 @@ class Ledger:
             )
         return True
 
-    async def checkpoint(self, namespace: str, records: int) -> None:
-        await self._opened.execute(
-            "INSERT INTO hybridrag_ledger.checkpoint (workspace, namespace, records) VALUES ($1, $2, $3) "
-            "ON CONFLICT (workspace, namespace) DO UPDATE SET records = EXCLUDED.records, updated_at = now()",
-            self._owner[BY_NAME[namespace].slot],
-            namespace,
-            records,
-        )
+    async def lock_lane(self) -> None:
+        """For a session that writes beside the one that holds the lock: whoever takes that lock next waits for its end."""
+        for name, owner in zip(self._names, self._owners, strict=True):
+            await self._opened.execute(
+                "SELECT pg_advisory_lock_shared(hashtext('hybridrag lane'), hashtext($1))",
+                f"{name} {owner}",
+            )
 
-    async def checkpoints(self) -> dict[str, int]:
+    async def lanes_ended(self) -> bool:
+        """Whether no session of a predecessor is still writing beside the lock that we hold."""
+        for name, owner in zip(self._names, self._owners, strict=True):
+            if not await self._opened.fetchval(
+                "SELECT CASE WHEN pg_try_advisory_lock(hashtext('hybridrag lane'), hashtext($1)) "
+                "THEN pg_advisory_unlock(hashtext('hybridrag lane'), hashtext($1)) ELSE false END",
+                f"{name} {owner}",
+            ):
+                return False
+        return True
+
+    async def fix(self, ranges: Iterable[Range]) -> None:
+        """Keep these ranges; a stream that has some keeps those it has."""
+        async with self._opened.transaction():
+            known = {part.namespace for part in await self.ranges()}
+            await self._opened.executemany(
+                "INSERT INTO hybridrag_ledger.checkpoint (workspace, namespace, first, last, records) "
+                "VALUES ($1, $2, $3, $4, 0)",
+                [
+                    (self._owner[BY_NAME[part.namespace].slot], part.namespace, part.first, part.last)
+                    for part in ranges
+                    if part.namespace not in known
+                ],
+            )
+
+    async def checkpoint(self, part: Range, position: int) -> bool:
+        """Move a range's checkpoint on; False when it is not where `part` says: somebody else has moved it."""
+        done: str = await self._opened.execute(
+            "UPDATE hybridrag_ledger.checkpoint SET records = $5, updated_at = now() "
+            "WHERE workspace = $1 AND namespace = $2 AND first = $3 AND records = $4",
+            self._owner[BY_NAME[part.namespace].slot],
+            part.namespace,
+            part.first,
+            part.done - part.first,
+            position - part.first,
+        )
+        return done == "UPDATE 1"
+
+    async def ranges(self) -> list[Range]:
+        """With how far each came."""
         rows = await self._opened.fetch(
-            f"SELECT namespace, records FROM hybridrag_ledger.checkpoint WHERE {_STREAMS}",
+            f"SELECT namespace, first, last, records FROM hybridrag_ledger.checkpoint WHERE {_STREAMS} "
+            "ORDER BY namespace, first",
             self._stream_owners,
             self._streams,
         )
-        return {row["namespace"]: row["records"] for row in rows}
+        return [Range(namespace=row[0], first=row[1], last=row[2], done=row[1] + row[3]) for row in rows]

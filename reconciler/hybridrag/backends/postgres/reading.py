@@ -25,7 +25,7 @@ from .graphs import IN_TABLES, STREAMS, Graph, RowDecoder, relation
 from .rows import Shape
 from .tables import TABLES
 
-GROUP_BYTES = 4 << 20
+GROUP_BYTES = 1 << 20
 Rows = list[list[bytes | None]]
 _IN_PLACE = """
 SET LOCAL enable_indexscan = off; SET LOCAL enable_indexonlyscan = off; SET LOCAL enable_tidscan = off;
@@ -105,7 +105,9 @@ class PostgresReader:
         async with self._session() as opened:
             return await writes_under_way(opened, self._workspace, self._embedding, self._slots, self._graph)
 
-    async def read(self, namespace: str, *, skip: int = 0, rows: int = 1000) -> AsyncIterator[Batch]:
+    async def read(
+        self, namespace: str, *, skip: int = 0, stop: int | None = None, rows: int = 1000
+    ) -> AsyncIterator[Batch]:
         """Streamed by COPY TO, so that memory is bounded by bytes whatever the size of a row."""
         table = relation(namespace, self._workspace, self._embedding, self._graph)
         async with self._session() as opened:
@@ -124,6 +126,8 @@ class PostgresReader:
                 decoder = rows_of = Decoder(Shape(namespace))
                 selected = ", ".join(expressions(TABLES[namespace], rows_of.select, present))
                 query = f"SELECT {selected} FROM {table} WHERE workspace = $1 OFFSET {int(skip)}"
+            if stop is not None:
+                query += f" LIMIT {max(0, int(stop) - int(skip))}"
             ready: asyncio.Queue[tuple[Rows, int] | None] = asyncio.Queue(maxsize=1)
             copying = asyncio.create_task(_copy_out(opened, query, self._workspace, rows, ready))
             position = skip

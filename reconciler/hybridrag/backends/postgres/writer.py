@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import asyncpg
 
 from hybridrag.errors import BackendUnavailable, PlanRefused
-from hybridrag.model.data import Batch, Slot, streams_of
+from hybridrag.model.data import Batch, Range, Slot, streams_of
 from hybridrag.model.plan import owner_of
 from hybridrag.model.ports import Embedding, Encoded, SchemaMaker, Selection
 
@@ -64,7 +64,11 @@ class PostgresWriter:
     """See `model.ports.Writer`. Lives inside one session that holds the advisory locks of the workspace's slots."""
 
     def __init__(
-        self, opened: asyncpg.Connection, task: Task, create_schema: Callable[[], asyncio.Future[None]]
+        self,
+        opened: asyncpg.Connection,
+        task: Task,
+        create_schema: Callable[[], asyncio.Future[None]],
+        ranges: dict[str, list[Range]] | None = None,
     ) -> None:
         self._opened = opened
         self._task = task
@@ -72,6 +76,8 @@ class PostgresWriter:
         self._create_schema = create_schema
         self._ledger = Ledger(opened, task.workspace, task.slots, task.graph)
         self._streams = streams_of(task.slots)
+        self._ranges: dict[str, list[Range]] = {} if ranges is None else ranges
+        """By stream, in order; shared by all that write beside one another, each of which moves its own on."""
         half = column_type(task.index) == "halfvec"
         self._encoders = {
             name: Encoder(Shape(name, half=half and TABLES[name].vector), task.workspace)
@@ -110,7 +116,31 @@ class PostgresWriter:
         if not marks:
             await self._begin()
         await self._opened.execute(_BULK)
-        return await self._ledger.checkpoints()
+        await self._know_ranges()
+        done = {name: sum(part.done - part.first for part in parts) for name, parts in self._ranges.items()}
+        return {name: count for name, count in done.items() if count}
+
+    async def divide(self, ranges: Sequence[Range]) -> list[Range]:
+        """See `ParallelWriter.divide`."""
+        await self._ledger.fix(ranges)
+        await self._know_ranges()
+        return [part for parts in self._ranges.values() for part in parts]
+
+    async def _know_ranges(self) -> None:
+        self._ranges.clear()
+        for part in await self._ledger.ranges():
+            self._ranges.setdefault(part.namespace, []).append(part)
+
+    @contextlib.asynccontextmanager
+    async def beside(self) -> AsyncIterator[PostgresWriter]:
+        """See `ParallelWriter.beside`; a session of its own, whose locks a successor waits for."""
+        async with connection(
+            self._task.endpoint, purpose="writer", read_only=False, patience_s=15
+        ) as opened:
+            await opened.execute(_BULK)
+            other = PostgresWriter(opened, self._task, self._create_schema, self._ranges)
+            await other._ledger.lock_lane()
+            yield other
 
     def _goes_on(self, mark: Mark) -> bool:
         """Whether a copy is ours to continue: positions count the records of one state of the source only."""
@@ -224,7 +254,7 @@ class PostgresWriter:
                     await self._task.graph.load(
                         self._opened, batch.namespace, self._workspace, data, len(batch)
                     )
-                    await self._ledger.checkpoint(batch.namespace, batch.position)
+                    await self._checkpoint(batch)
                     return
                 encoder = self._encoders[batch.namespace]
                 if data is None:
@@ -237,7 +267,7 @@ class PostgresWriter:
                     self._opened,
                     self._opened.copy_to_table(table, source=once(data), columns=columns, format="binary"),
                 )
-                await self._ledger.checkpoint(batch.namespace, batch.position)
+                await self._checkpoint(batch)
         except asyncpg.UniqueViolationError as error:
             raise BackendUnavailable(
                 f"{batch.namespace} holds a record twice: {error.detail or 'the same id'}",
@@ -248,6 +278,15 @@ class PostgresWriter:
                 f"an edge of the graph leads to a node that does not exist: {error.detail}",
                 hint="add the node to the source or remove the edge, then run hybridrag apply",
             ) from None
+
+    async def _checkpoint(self, batch: Batch) -> None:
+        if batch.namespace not in self._ranges:
+            await self.divide([Range(namespace=batch.namespace)])
+        parts = self._ranges[batch.namespace]
+        index = max((place for place, part in enumerate(parts) if part.first < batch.position), default=0)
+        if not await self._ledger.checkpoint(parts[index], batch.position):
+            raise self._in_use("another run has taken it over meanwhile")
+        parts[index] = replace(parts[index], done=batch.position)
 
     async def finish(self, report: Callable[[str], None]) -> None:
         """See `Writer.finish`. An index that a neighbour's unfinished load had dropped is built as well."""
@@ -307,12 +346,13 @@ class PostgresWriterSession:
             connection(task.endpoint, purpose="writer", read_only=False, patience_s=15)
         )
         try:
-            await take(
-                Ledger(opened, task.workspace, task.slots, task.graph).lock,
-                LOCK_PATIENCE_S,
+            busy = (
                 f'workspace "{task.workspace}" in backend "{task.endpoint.name}" is being written by another '
-                "session of hybridrag",
+                "session of hybridrag"
             )
+            ledger = Ledger(opened, task.workspace, task.slots, task.graph)
+            await take(ledger.lock, LOCK_PATIENCE_S, busy)
+            await take(ledger.lanes_ended, LOCK_PATIENCE_S, busy)
         except BaseException:
             await self._stack.aclose()
             raise
