@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-
 from hybridrag.errors import PlanRefused
 from hybridrag.migrate.copying import copy
-from hybridrag.migrate.examining import examine_source
-from hybridrag.migrate.leaving_out import LeftOut
 from hybridrag.migrate.progress import Meter
 from hybridrag.model.events import Warned
 from hybridrag.model.plan import HazardKind
-from hybridrag.model.ports import Reader
 
-from .bad_records import accept, left_out_of
 from .base import Context, Part
 from .room import stopped_before_full
 
@@ -27,7 +21,8 @@ class Migrate:
         part = context.part
         facts, _ = await part.target.observe()
         if facts.get("migration") == part.move.migration_id and facts.get("state") in DONE:
-            return f'{part.total - left_out_of(context).total:,} records in backend "{part.target.backend}"'
+            standing = await context.standing()
+            return f'{standing.records:,} records in backend "{part.target.backend}"'
         return None
 
     async def do(self, context: Context) -> None:
@@ -35,41 +30,26 @@ class Migrate:
         await stopped_before_full(context, self._copy(context))
 
     async def _copy(self, context: Context) -> None:
-        part = context.part
-        move, left_out = part.move, left_out_of(context)
-        total, source = part.total - left_out.total, part.source.reader()
-        fingerprint = await source.fingerprint()
-        if not live(context) and fingerprint != move.fingerprint:
+        part, standing = context.part, await context.standing()
+        move, reader, left_out = part.move, standing.reader(part.source), standing.left_out
+        if standing.moment is None and await reader.fingerprint() != move.fingerprint:
             raise changed(move.database)
-        async with part.target.open_writer(move.migration_id, fingerprint, replaces=move.replaces) as writer:
+        target = part.target.open_writer(move.migration_id, standing.fingerprint, replaces=move.replaces)
+        async with target as writer:
             done = await writer.prepare()
+            if done and standing.fingerprint != move.fingerprint:
+                raise changed(move.database)  # what is there was copied from another state
+            total = standing.records
             if before := sum(count - left_out.before(name, count) for name, count in done.items()):
                 message = f"resuming: {before:,} of {total:,} records were committed before"
                 context.emit(Warned(step=context.step.id, message=message))
             meter = Meter(context.emit, context.step.id, "copying", total, start=before)
-            async with at_one_moment(context) as reader:
-                if await reader.fingerprint() != move.fingerprint:
-                    if done or not live(context):
-                        raise changed(move.database)
-                    # What stays behind was decided for another state: decide again.
-                    _, found = await examine_source(reader, part.target, part.streams, context.batch, meter)
-                    accept(context, part, found)
-                    left_out = LeftOut(found.left_out)
-                await copy(left_out.of(reader), writer, part.streams, done, context.batch, meter)
-                if not live(context) and await reader.fingerprint() != fingerprint:
-                    raise changed(move.database)
+            await copy(left_out.of(reader), writer, part.streams, done, context.batch, meter)
+            if standing.moment is not None:
+                await standing.moment.kept()
+            elif await reader.fingerprint() != standing.fingerprint:
+                raise changed(move.database)
             await writer.finish(lambda phase: Meter(context.emit, context.step.id, phase, 0).tell())
-
-
-def live(context: Context) -> bool:
-    """Whether the source may be written during this step: its writer is stopped later, and what it writes caught up with."""
-    return context.halter is not None and context.part.backend.mends
-
-
-def at_one_moment(context: Context) -> contextlib.AbstractAsyncContextManager[Reader]:
-    """The source as it is to be read: where somebody may write it, by a snapshot."""
-    reader = context.part.source.reader()
-    return reader.snapshot() if live(context) else contextlib.nullcontext(reader)
 
 
 def _consent(context: Context) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from hybridrag.errors import VerificationFailed
 from hybridrag.migrate.catching_up import apart
-from hybridrag.migrate.digest import NamespaceDigest
 from hybridrag.migrate.progress import Meter
 from hybridrag.migrate.verifying import Report, compare, digest_target
 
-from .bad_records import left_out_of
-from .base import Context, held_id
+from .base import Context
 
 
 class Verify:
@@ -22,44 +20,42 @@ class Verify:
         facts, _ = await part.target.observe()
         if facts.get("migration") != part.move.migration_id:
             return None
+        standing = await context.standing()
         if facts.get("state") == "verified":
-            left_out = left_out_of(context).total
+            left_out = standing.left_out.total
             told = f", {left_out:,} in quarantine" if left_out else ""
-            return f"{part.total - left_out:,} records equal, 0 missing, 0 extra, 0 different{told}"
-        if set(context.memory.digests(held_id(part.move.migration_id))) == set(part.streams):
-            return "a copy of an earlier state; what was written since is carried over after the pause"
+            return f"{standing.records:,} records equal, 0 missing, 0 extra, 0 different{told}"
+        if standing.held is not None:
+            return "a copy of an earlier state; what was written since is carried over"
         return None
 
     async def do(self, context: Context) -> None:
-        part = context.part
-        move = part.move
-        known = context.memory.digests(move.examined_id)
-        if set(known) != set(part.streams):
+        part, standing = context.part, await context.standing()
+        move, expected = part.move, standing.wanted
+        if expected is None:
             # Comparing with less than everything would call a half copy equal.
             raise VerificationFailed(
                 f'database "{move.database}": the source was not examined in full; nothing was switched',
                 hint="hybridrag apply examines it again",
             )
-        expected = {name: NamespaceDigest.from_bytes(data) for name, data in known.items()}
         written = part.target.written(move.migration_id)
         meter = Meter(context.emit, context.step.id, "comparing", part.total)
         facts, _ = await part.target.observe()
-        live = context.halter is not None
-        if part.backend.mends and (live or facts.get("source_fingerprint") != move.fingerprint):
+        if part.backend.mends and (context.live or facts.get("source_fingerprint") != move.fingerprint):
             held = {name: await digest_target(written, name, context.batch, meter) for name in part.streams}
             meter.tell()
-            context.memory.put_digests(
-                held_id(move.migration_id), {name: table.to_bytes() for name, table in held.items()}
-            )
-            equal = not apart(expected, held) and not await part.target.related()
-            # Also back: a mark of an earlier run does not vouch for what was found now.
-            await part.target.mark(move.migration_id, "verified" if equal else "copied")
+            standing.held = held
+            if apart(expected, held) or await part.target.related():
+                # Also back: a mark of an earlier run does not vouch for what was found now.
+                await part.target.mark(move.migration_id, "copied")
+            else:
+                await part.target.mark(move.migration_id, "verified", standing.fingerprint)
             return
-        source = left_out_of(context).of(part.source.reader())
-        report = await compare(source, part.target, written, expected, context.batch, meter)
+        source = standing.left_out.of(standing.reader(part.source))
+        report = await compare(source, part.target, written, dict(expected), context.batch, meter)
         if not report.equal:
             raise failed(move.database, report)
-        context.memory.put_digests(held_id(move.migration_id), known)
+        standing.held = expected
         await part.target.mark(move.migration_id, "verified")
 
 

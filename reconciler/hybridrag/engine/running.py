@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from hybridrag.actions import BY_VERB, ONE_PART, Context, Part
+from hybridrag.actions import BY_VERB, ONE_PART, Context, Part, Standings
 from hybridrag.errors import HybridragError, Interrupted, NotConverged
 from hybridrag.journal import Journal, Lease
 from hybridrag.model.data import streams_of
@@ -31,7 +31,8 @@ from .world import World, served_by
 class RunReport:
     """What a run did. `serving` maps each database of the plan to the backend that serves it now.
 
-    `quarantined` counts, by database, the records that were kept aside.
+    `quarantined` counts, by database, the records that were kept aside; `paused` says for how many seconds its writer
+    was stopped.
     """
 
     run: str
@@ -40,6 +41,7 @@ class RunReport:
     steps: dict[str, str] = field(default_factory=dict)
     serving: dict[str, str] = field(default_factory=dict)
     quarantined: dict[str, int] = field(default_factory=dict)
+    paused: dict[str, float] = field(default_factory=dict)
 
 
 def run_id() -> str:
@@ -75,6 +77,7 @@ class Run:
         self._emit = emit
         self._allowed = frozenset(allowed)
         self._items = {item.database: item for item in planned.items}
+        self._standings = Standings()
         self._report = RunReport(run=run_id(), outcome="done", seconds=0.0)
 
     async def execute(self) -> RunReport:
@@ -107,6 +110,10 @@ class Run:
                 self._report.seconds = time.monotonic() - started
                 self._report.serving = self._serving()
                 self._report.quarantined = tally.counts()
+                self._report.paused = {
+                    name: round(seconds, 3) for name, seconds in self._standings.paused.items()
+                }
+                await self._standings.close()
             outcome = "done" if error is None else "interrupted" if isinstance(error, _STOPPED) else "failed"
             self._report.outcome = outcome
             journal.end_run(run, outcome, None if error is None else words_of(error)[1])
@@ -117,6 +124,7 @@ class Run:
                     seconds=round(self._report.seconds, 3),
                     serving=self._report.serving,
                     quarantined=self._report.quarantined,
+                    paused=self._report.paused,
                 )
             )
         if error is not None and not isinstance(error, _STOPPED):
@@ -191,6 +199,7 @@ class Run:
             quarantine=item.quarantine,
             placement={slot: self._world.backend(place.name) for slot, place in item.placement.items()},
             memory=journal,
+            standings=self._standings,
             pointer=self._world.pointer,
             halter=self._world.halters.get(item.database),
             allowed=self._allowed,
@@ -212,6 +221,7 @@ class Run:
             quarantine=False,
             placement={},
             memory=journal,
+            standings=self._standings,
             pointer=self._world.pointer,
             halter=None,
             allowed=self._allowed,

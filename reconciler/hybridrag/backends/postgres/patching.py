@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import asyncpg
+import numpy as np
 
 from hybridrag.errors import PlanRefused
 from hybridrag.model.data import EDGE_SEPARATOR, Batch, Slot
@@ -29,12 +30,17 @@ _EDGES = "(src_id, tgt_id) IN (SELECT * FROM unnest($2::text[], $3::text[]))"
 _ROWS = "id = ANY($2::text[])"
 
 
-def _chosen(namespace: str, keys: Sequence[str]) -> tuple[str, tuple[list[str], ...]]:
+def chosen_by(namespace: str, keys: Sequence[str]) -> tuple[str, tuple[list[str], ...]]:
     """(condition, its arguments) for some keys of a namespace."""
     if namespace != "edges":
         return _ROWS, (list(keys),)
     ends = [key.split(EDGE_SEPARATOR, 1) for key in keys]
     return _EDGES, ([end[0] for end in ends], [end[-1] for end in ends])
+
+
+def key_of(namespace: str) -> str:
+    """A record's key, as an SQL expression."""
+    return f"src_id || '{EDGE_SEPARATOR}' || tgt_id" if namespace == "edges" else "id"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +61,7 @@ class PostgresMending:
         return Shape(namespace, half=column_type(self.index) == "halfvec" and TABLES[namespace].vector)
 
     async def keys(self, namespace: str) -> AsyncIterator[list[str]]:
-        key = f"src_id || '{EDGE_SEPARATOR}' || tgt_id" if namespace == "edges" else "id"
-        query = f"SELECT {key} FROM {self.table(namespace)} WHERE workspace = $1"
+        query = f"SELECT {key_of(namespace)} FROM {self.table(namespace)} WHERE workspace = $1"
         async with (
             connection(self.endpoint, purpose="verify", read_only=True, patience_s=10) as opened,
             opened.transaction(readonly=True),
@@ -72,7 +77,7 @@ class PostgresMending:
 
     async def fetch(self, namespace: str, keys: Sequence[str]) -> Batch:
         decoder, splitter = Decoder(self.shape(namespace)), RowSplitter()
-        condition, chosen = _chosen(namespace, keys)
+        condition, chosen = chosen_by(namespace, keys)
         columns = ", ".join(
             "content_vector::vector" if name == "content_vector" else name for name in decoder.select
         )
@@ -84,6 +89,9 @@ class PostgresMending:
 
         async with connection(self.endpoint, purpose="verify", read_only=True, patience_s=10) as opened:
             await opened.copy_from_query(query, self.workspace, *chosen, output=sink, format="binary")
+        if not rows:
+            nothing = np.empty((0, self.embedding.dim), dtype=np.float32) if TABLES[namespace].vector else None
+            return Batch(namespace=namespace, position=0, vectors=nothing)
         return decoder.decode(rows, len(rows))
 
     async def reclaim(self, migration_id: str) -> None:
@@ -134,7 +142,7 @@ class PostgresPatcher:
             )
 
     async def remove(self, namespace: str, keys: Sequence[str]) -> None:
-        condition, chosen = _chosen(namespace, keys)
+        condition, chosen = chosen_by(namespace, keys)
         await self._opened.execute(
             f"DELETE FROM {self._mending.table(namespace)} WHERE workspace = $1 AND {condition}",
             self._mending.workspace,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
@@ -24,8 +25,13 @@ from .fingerprint import fingerprint_of, tally_all
 from .rows import Shape
 from .tables import TABLES, table_name
 
+if TYPE_CHECKING:
+    from .moment import PostgresMoment
+
 GROUP_BYTES = 4 << 20
 Rows = list[list[bytes | None]]
+Only = Callable[[str], tuple[str, tuple[list[str], ...]]]
+"""By namespace a condition, with what it is given from $2 on: of all rows only those are read."""
 _IN_PLACE = """
 SET LOCAL enable_indexscan = off; SET LOCAL enable_indexonlyscan = off; SET LOCAL enable_tidscan = off;
 SET LOCAL synchronize_seqscans = off; SET LOCAL max_parallel_workers_per_gather = 0;
@@ -44,12 +50,14 @@ class PostgresReader:
         embedding: Embedding,
         slots: Collection[Slot] = ALL_SLOTS,
         snapshot: str | None = None,
+        only: Only | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._workspace = workspace
         self._embedding = embedding
         self._slots = slots
         self._snapshot = snapshot
+        self._only = only
 
     @contextlib.asynccontextmanager
     async def _session(self) -> AsyncIterator[asyncpg.Connection]:
@@ -72,15 +80,11 @@ class PostgresReader:
                 hint="see its log and that it runs (hybridrag status); then hybridrag apply goes on from the checkpoint",
             ) from None
 
-    @contextlib.asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[PostgresReader]:
-        """A reader whose streams and fingerprint all show the state of this moment, whatever commits meanwhile.
+    def snapshot(self) -> contextlib.AbstractAsyncContextManager[PostgresMoment]:
+        """A reader whose streams and fingerprint all show the state of this moment, whatever commits meanwhile."""
+        from .moment import snapshot  # it is made of readers
 
-        The server keeps old row versions for as long as the block lasts.
-        """
-        async with self._session() as opened:
-            name = await opened.fetchval("SELECT pg_export_snapshot()")
-            yield PostgresReader(self._endpoint, self._workspace, self._embedding, self._slots, name)
+        return snapshot(self)
 
     async def fingerprint(self) -> str:
         """See `Reader.fingerprint`; one scan of each table, without what is stored out of line."""
@@ -111,9 +115,10 @@ class PostgresReader:
                     hint="check embedding.model and embedding.dim of the database in the spec; they are part of its name",
                 )
             selected = ", ".join(expressions(TABLES[namespace], decoder.select, present))
-            query = f"SELECT {selected} FROM {table} WHERE workspace = $1 OFFSET {int(skip)}"
+            condition, chosen = self._only(namespace) if self._only else ("true", ())
+            query = f"SELECT {selected} FROM {table} WHERE workspace = $1 AND {condition} OFFSET {int(skip)}"
             ready: asyncio.Queue[tuple[Rows, int] | None] = asyncio.Queue(maxsize=1)
-            copying = asyncio.create_task(_copy_out(opened, query, self._workspace, rows, ready))
+            copying = asyncio.create_task(_copy_out(opened, query, (self._workspace, *chosen), rows, ready))
             position = skip
             try:
                 while (found := await ready.get()) is not None:
@@ -140,7 +145,7 @@ class PostgresReader:
 async def _copy_out(
     opened: asyncpg.Connection,
     query: str,
-    workspace: str,
+    given: tuple[Any, ...],
     rows: int,
     ready: asyncio.Queue[tuple[Rows, int] | None],
 ) -> None:
@@ -159,7 +164,7 @@ async def _copy_out(
                 group, size = [], 0
 
     try:
-        await opened.copy_from_query(query, workspace, output=sink, format="binary")
+        await opened.copy_from_query(query, *given, output=sink, format="binary")
         if group:
             await ready.put((group, size))
     except asyncio.CancelledError:
