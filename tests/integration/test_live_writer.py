@@ -85,6 +85,7 @@ def test_nothing_that_is_written_during_the_copy_is_lost(project: Project, contr
         "validate.notes",
         "migrate.notes",
         "verify.notes",
+        "follow.notes",
         "pause.notes",
         "catch_up.notes",
         "switch.notes",

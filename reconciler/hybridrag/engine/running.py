@@ -9,10 +9,10 @@ import socket
 import time
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hybridrag.actions import BY_VERB, ONE_PART, Context, Part, Standings
-from hybridrag.errors import HybridragError, Interrupted, NotConverged
+from hybridrag.errors import HybridragError, Interrupted, NotConverged, PlanRefused
 from hybridrag.journal import Journal, Lease
 from hybridrag.model.data import streams_of
 from hybridrag.model.events import Emit, PlanReady, RunDone, StepDone, StepFailed, StepStarted, Warned
@@ -22,7 +22,7 @@ from hybridrag.model.ports import Backend, Embedding
 from hybridrag.model.wanted import Wanted
 from hybridrag.planner import store_thing
 
-from .planning import Planned
+from .planning import Planned, plan_world
 from .recording import ProgressRecorder, QuarantineTally, counts_of
 from .world import World, served_by
 
@@ -100,9 +100,13 @@ class Run:
             )
             error: BaseException | None = None
             try:
-                for step in self._plan.steps:
+                left = list(self._plan.steps)
+                while left:
                     lease.check()
+                    step = left.pop(0)
                     await self._step(step, journal)
+                    if step.verb == "pause":
+                        left = await self._as_it_stands(step.target, left)
             except BaseException as raised:
                 error = raised
                 await self._close_brackets(journal)
@@ -165,6 +169,37 @@ class Run:
         journal.end_step(self._report.run, step.id, outcome, detail)
         seconds = round(time.monotonic() - started, 3)
         self._emit(StepDone(step=step.id, outcome=outcome, seconds=seconds, detail=detail))
+
+    async def _as_it_stands(self, database: str, left: list[Step]) -> list[Step]:
+        """The steps that are left. Where the writer was stopped first and had gone on until then, they are planned anew.
+
+        What is copied is what is there now, not what was there when somebody looked. Raises PlanRefused where another
+        plan would be made of it.
+        """
+        moves = self._plan.moves_of(database)
+        mine = {database, *(move.id for move in moves)}
+        wanted = [step.id for step in left if step.target in mine]
+        item = self._items[database]
+        if not any(step.verb == "validate" and step.target in mine for step in left):
+            return left
+        states = [
+            await self._world.store(item, m.source, frozenset(m.slots)).reader().fingerprint() for m in moves
+        ]
+        if states == [move.fingerprint for move in moves]:
+            return left
+        planned = await plan_world(self._world, [database])
+        fresh = {step.id: step for step in planned.plan.steps}
+        if [name for name in fresh if name in wanted] != wanted:
+            raise PlanRefused(
+                f'database "{database}" was changed after it was planned, and another plan is needed; nothing was switched',
+                hint="hybridrag plan shows it",
+            )
+        seen, before = planned.observation, self._observation
+        self._observation = Observation(
+            facts={**before.facts, **seen.facts}, details={**before.details, **seen.details}
+        )
+        self._plan = replace(self._plan, moves={**self._plan.moves, **planned.plan.moves})
+        return [fresh.get(step.id, step) if step.id in wanted else step for step in left]
 
     async def _close_brackets(self, journal: Journal) -> None:
         """Resume every database whose pause is open; a failure of that is told beside the first error."""

@@ -184,8 +184,8 @@ def check(text: bytes) -> None:
 def _split(found: Pieces, starts: list[int], end: int) -> Pieces:
     """Fill in the bounds, as if only the glue stood between two records."""
     glue = len(found.glue)
-    for start, following in zip(starts, [*starts[1:], end + glue], strict=True):
-        found.bounds.extend((start, following - glue))
+    for index, start in enumerate(starts):
+        found.bounds.extend((start, (starts[index + 1] - glue) if index + 1 < len(starts) else end))
     return found
 
 

@@ -29,7 +29,6 @@ from .differing import Known, same, write_differing
 from .glance import glance_folder, remembered
 from .graphml import read_graph
 from .kv import read_kv
-from .pieces import Unknown
 from .snapshot import linked
 from .staging import current, load, manifests, staging_folder
 from .vectors import read_vectors
@@ -92,7 +91,7 @@ class JsonMoment(JsonReader):
 
     def _prepare(self) -> None:
         for path in files.present(self._folder, self._names):
-            with contextlib.suppress(Unknown, SourceUnreadable, OSError):
+            with contextlib.suppress(ValueError, SourceUnreadable, OSError):
                 self._known.look(path)
 
     @contextlib.asynccontextmanager
@@ -112,7 +111,7 @@ class JsonMoment(JsonReader):
                 if not same(before, after):
                     write_differing(before, after, self._known, was, now)
             written_over = files.fingerprint(self._folder, self._names) != self._state
-        except (Unknown, SourceUnreadable, OSError):
+        except (ValueError, SourceUnreadable, OSError):  # also what nobody thought of
             return None
         if isinstance(later, JsonMoment):
             later._known = self._known

@@ -90,7 +90,9 @@ class PostgresMending:
         async with connection(self.endpoint, purpose="verify", read_only=True, patience_s=10) as opened:
             await opened.copy_from_query(query, self.workspace, *chosen, output=sink, format="binary")
         if not rows:
-            nothing = np.empty((0, self.embedding.dim), dtype=np.float32) if TABLES[namespace].vector else None
+            nothing = (
+                np.empty((0, self.embedding.dim), dtype=np.float32) if TABLES[namespace].vector else None
+            )
             return Batch(namespace=namespace, position=0, vectors=nothing)
         return decoder.decode(rows, len(rows))
 
