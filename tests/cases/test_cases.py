@@ -56,7 +56,7 @@ def _placement(fields: dict[str, Any]) -> Placement:
         kind = kinds if isinstance(kinds, str) else kinds[name]
         serves = frozenset({Slot.VECTOR}) if kind == "milvus" else ALL_SLOTS
         places[slot] = Place(
-            name=name, type=kind, provisioned=provisioned, serves=serves, mends=kind == "postgres"
+            name=name, type=kind, provisioned=provisioned, serves=serves, mends=kind != "json"
         )
     return places
 
@@ -196,7 +196,7 @@ def worlds(draw: st.DrawFn) -> tuple[list[Wanted], Observation]:
                 type=KINDS[backend],
                 provisioned=provisioned,
                 serves=SERVES[backend],
-                mends=KINDS[backend] == "postgres",
+                mends=KINDS[backend] != "json",
             )
             for slot, backend in chosen.items()
         }

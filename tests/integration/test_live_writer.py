@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT, Project, clean_environment, digests
+from tests.support.milvus import MilvusServer
 from tests.support.target import run_sql
 
 STOP = """\
@@ -85,6 +86,7 @@ def test_nothing_that_is_written_during_the_copy_is_lost(project: Project, contr
         "validate.notes",
         "migrate.notes",
         "verify.notes",
+        "follow.notes",
         "pause.notes",
         "catch_up.notes",
         "switch.notes",
@@ -92,8 +94,13 @@ def test_nothing_that_is_written_during_the_copy_is_lost(project: Project, contr
     ]
     with writing(project, control):
         before = len(inserted(control))
-        said = project.ok("apply", "--auto-approve")
+        said = project.ok("apply", "--auto-approve", "--events", "events.jsonl")
         assert (control / "started").read_text() == "x"
+    events = [json.loads(line) for line in (project.folder / "events.jsonl").read_text("utf-8").splitlines()]
+    assert "reading the source" not in {event.get("phase") for event in events}, "a whole pass was made"
+    paused = events[-1]["paused"]["notes"]
+    assert f"writer of notes paused {paused:.1f} s" in said
+    assert 0 < paused < events[-1]["seconds"]
     assert project.dsn
     there = {row[0] for row in run_sql(project.dsn, "SELECT file_path FROM lightrag_doc_status")}
     # The registry is all that tells the writer; it went on in the files after it was started again.
@@ -102,7 +109,7 @@ def test_nothing_that_is_written_during_the_copy_is_lost(project: Project, contr
     assert stopped_at == inserted(control)[: len(stopped_at)], (
         "a document is missing among those that are there"
     )
-    assert "written since the copy" in said or "nothing was written meanwhile" in said
+    assert "No changes" in project.ok("apply", "--auto-approve")
     assert not list(project.data.glob(".hybridrag/*"))
 
 
@@ -155,3 +162,113 @@ def test_a_file_that_was_written_anew_without_a_change_costs_nothing(project: Pr
     said = project.ok("apply", "--auto-approve")
     assert "written since the copy: 0 new or changed, 0 removed" in said
     assert "No changes" in project.ok("apply", "--auto-approve")
+
+
+def at_the_pause(control: Path, code: str) -> None:
+    """The last that the writer does before it stands."""
+    (control / "stop.py").write_text(
+        STOP.replace("while not", "(control / 'stopped').touch()\nwhile not") + code, encoding="utf-8"
+    )
+
+
+def respecify(project: Project, **changes: object) -> None:
+    spec = project.folder / "hybridrag.yaml"
+    wanted = yaml.safe_load(spec.read_text("utf-8"))
+    wanted["databases"]["notes"] |= changes
+    spec.write_text(yaml.safe_dump(wanted, sort_keys=False), encoding="utf-8")
+
+
+INSERT = """
+import asyncio, asyncpg
+async def write():
+    opened = await asyncpg.connect({dsn!r})
+    async with opened.transaction():
+        await opened.execute("INSERT INTO lightrag_doc_full (id, workspace, doc_name, content) "
+                             "VALUES ('late', 'notes', 'n', 'written last')")
+        await opened.execute("DELETE FROM lightrag_llm_cache WHERE workspace = 'notes' AND id = "
+                             "(SELECT min(id) FROM lightrag_llm_cache WHERE workspace = 'notes')")
+    await opened.close()
+asyncio.run(write())
+"""
+
+
+def test_from_postgres_to_postgres_and_to_files_what_is_written_last_comes_along(
+    project: Project, control: Path, database: str
+) -> None:
+    """To another server only what differs is read after the pause; to files everything, and the change is no obstacle."""
+    at_the_pause(control, "")
+    project.ok("apply", "--auto-approve")
+    assert project.dsn
+    run_sql(project.dsn, f"CREATE DATABASE {database}_2", "SELECT 1")
+    spec = project.folder / "hybridrag.yaml"
+    wanted = yaml.safe_load(spec.read_text("utf-8"))
+    wanted["backends"]["pg2"] = {**wanted["backends"]["pg"], "database": f"{database}_2"}
+    spec.write_text(yaml.safe_dump(wanted, sort_keys=False), encoding="utf-8")
+    try:
+        respecify(project, backend="pg2")
+        at_the_pause(control, INSERT.format(dsn=project.dsn))
+        said = project.ok("apply", "--auto-approve", "--events", "events.jsonl")
+        assert "written since the copy: 1 new or changed, 1 removed" in said
+        assert "reading the source" not in (project.folder / "events.jsonl").read_text("utf-8")
+        second = project.dsn.replace(database, f"{database}_2")
+        assert run_sql(second, "SELECT content FROM lightrag_doc_full WHERE id = 'late'") == [
+            ("written last",)
+        ]
+        respecify(project, backend="files")
+        at_the_pause(control, INSERT.format(dsn=second).replace("late", "last"))
+        plan = [step["verb"] for step in json.loads(project.ok("plan", "--json"))["steps"]]
+        assert plan == ["pause", "validate", "migrate", "verify", "switch", "resume"]
+        project.ok("apply", "--auto-approve", "--allow", "replace_kept")
+        docs = json.loads((project.data / "kv_store_full_docs.json").read_text("utf-8"))
+        assert {docs["late"]["content"], docs["last"]["content"]} == {"written last"}
+        assert "No changes" in project.ok("apply", "--auto-approve")
+    finally:
+        run_sql(project.dsn, f"DROP DATABASE {database}_2 WITH (FORCE)", "SELECT 1")
+
+
+def test_vectors_in_milvus_and_the_rest_in_postgres(
+    project: Project, control: Path, milvus: MilvusServer, vector_database: str
+) -> None:
+    """Both parts are copied while LightRAG goes on; one pause, and both hold the same documents."""
+    spec = project.folder / "hybridrag.yaml"
+    wanted = yaml.safe_load(spec.read_text("utf-8"))
+    wanted["backends"]["vectors"] = {"type": "milvus", "uri": milvus.uri, "database": vector_database}
+    spec.write_text(yaml.safe_dump(wanted, sort_keys=False), encoding="utf-8")
+    respecify(project, backend={"kv": "pg", "doc_status": "pg", "graph": "pg", "vector": "vectors"})
+    with writing(project, control):
+        before = len(inserted(control))
+        said = project.ok("apply", "--auto-approve")
+    assert "writer of notes paused" in said
+    assert project.dsn
+    there = {row[0] for row in run_sql(project.dsn, "SELECT file_path FROM lightrag_doc_status")}
+    known = [name for name in inserted(control) if name in there]
+    assert known == inserted(control)[: len(known)]
+    assert len(known) >= before
+    chunks = {row[0] for row in run_sql(project.dsn, "SELECT id FROM lightrag_doc_chunks")}
+    client = milvus.client(vector_database)
+    (name,) = [name for name in client.list_collections() if "_chunks" in name]
+    rows = client.query(
+        name, filter='id != ""', output_fields=["id"], limit=10_000, consistency_level="Strong"
+    )
+    assert {row["id"] for row in rows} == chunks
+    assert "No changes" in project.ok("apply", "--auto-approve")
+
+
+def test_what_the_target_cannot_hold_is_found_also_when_it_is_written_last(
+    project: Project, control: Path
+) -> None:
+    """The old backend serves, the writer is started again, and the record is named."""
+    path = project.data / "kv_store_full_docs.json"
+    at_the_pause(
+        control,
+        f"import json\npath = pathlib.Path({str(path)!r})\nvalue = json.loads(path.read_text('utf-8'))\n"
+        "value['late'] = {'content': chr(0)}\nnew = path.with_suffix('.new')\n"
+        "new.write_text(json.dumps(value, indent=2, ensure_ascii=False), 'utf-8')\nnew.replace(path)\n",
+    )
+    refused = project.run("apply", "--auto-approve")
+    assert refused.returncode != 0
+    assert "late" in refused.stderr
+    assert "NUL" in refused.stderr
+    assert (control / "started").read_text() == "x"
+    assert "files" in project.ok("db", "list")
+    assert not list(project.data.glob(".hybridrag/*"))

@@ -15,11 +15,6 @@ from hybridrag.model.ports import Examination
 from .base import Context, Part
 
 
-def left_out_of(context: Context) -> LeftOut:
-    """The records that stay behind, as the source was when it was planned for."""
-    return LeftOut.from_bytes(context.memory.left_out(context.part.move.examined_id))
-
-
 def keeping(context: Context) -> contextlib.AbstractContextManager[Callable[[BadRecord], None] | None]:
     """Where bad records go: into the quarantine, or nowhere."""
     if not context.quarantine:

@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from hybridrag.migrate.digest import NamespaceDigest
+from hybridrag.migrate.leaving_out import LeftOut
 from hybridrag.model.data import Slot, streams_of
 from hybridrag.model.events import Emit
 from hybridrag.model.facts import Facts
 from hybridrag.model.plan import HazardKind, Move, Step
 from hybridrag.model.ports import Backend, Embedding, Store
 from hybridrag.model.services import Halter, Memory, Pointer
+
+from .standing import Standing, Standings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +60,7 @@ class Context:
     quarantine: bool
     placement: Mapping[Slot, Backend]
     memory: Memory
+    standings: Standings
     pointer: Pointer
     halter: Halter | None
     allowed: frozenset[HazardKind]
@@ -67,17 +72,29 @@ class Context:
         (part,) = self.parts
         return part
 
+    @property
+    def live(self) -> bool:
+        """Whether the source may be written during this step: its writer is stopped later, and what it writes caught up with."""
+        return self.halter is not None and self.part.backend.mends
+
+    async def standing(self) -> Standing:
+        """What the run knows of the part; what an earlier run found out about the same state is in the journal."""
+        part = self.part
+        found = await self.standings.of(part.move, part.source, live=self.live)
+        if found.wanted is None:
+            name = found.examined_id(part.move)
+            known = self.memory.digests(name)
+            if set(known) == set(part.streams):
+                found.wanted = {stream: NamespaceDigest.from_bytes(known[stream]) for stream in part.streams}
+                found.left_out = LeftOut.from_bytes(self.memory.left_out(name))
+        return found
+
 
 def serving_name(entry: Facts, slot: Slot) -> str:
     """The backend that serves a slot, from the facts of a registry entry; "json" for the database's own files."""
     name = entry.get(f"slot/{slot.value}") or entry.get("backend")
     kind = entry.get(f"slot_type/{slot.value}") or entry.get("backend_type") or "json"
     return str(name) if name and kind != "json" else "json"
-
-
-def held_id(migration_id: str) -> str:
-    """Under which name the journal keeps what a target was found to hold."""
-    return f"{migration_id} held"
 
 
 class Action(Protocol):

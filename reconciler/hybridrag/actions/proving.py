@@ -10,7 +10,6 @@ from hybridrag.model.events import Warned
 from hybridrag.model.ports import Reader
 from hybridrag.model.services import Memory
 
-from .bad_records import left_out_of
 from .base import Context
 
 _STATE = "state"
@@ -35,8 +34,9 @@ class ReadBefore(Held):
     @classmethod
     async def of(cls, context: Context, written: Reader) -> ReadBefore:
         """Asks for the target's present state; the source's is the one that was examined."""
-        move = context.part.move
-        return cls(context.memory, move.migration_id, f"{move.fingerprint} {await written.fingerprint()}")
+        standing = await context.standing()
+        state = f"{standing.fingerprint} {await written.fingerprint()}"
+        return cls(context.memory, context.part.move.migration_id, state)
 
     def get(self, namespace: str) -> NamespaceDigest | None:
         table = self._tables.get(namespace)
@@ -61,7 +61,7 @@ class Told:
         self._names = References()
         self.reader = Watched(written, self._names)
 
-    def tell(self, context: Context, before: ReadBefore) -> None:
+    def tell(self, context: Context, before: ReadBefore, *, quarantined: bool) -> None:
         """Nothing can be told where some of the streams were read by an earlier run."""
         if before.streams:
             return
@@ -69,7 +69,7 @@ class Told:
         found = [f"{len(missed):,} {rule.words}" for rule, missed in broken.items() if len(missed)]
         if found:
             why = "as in the source"
-            if left_out_of(context).total:
+            if quarantined:
                 why += ", or because of records in quarantine"
             message = f"{'; '.join(found)} ({why}); hybridrag verify {context.database} names them"
             context.emit(Warned(step=context.step.id, message=message))

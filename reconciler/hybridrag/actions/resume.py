@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from .base import Context, held_id
+import time
+
+from .base import Context
 
 
 class Resume:
     verb = "resume"
 
     async def check(self, context: Context, *, ran: bool) -> str | None:
-        return "no pause is held" if context.memory.pause_of(context.database) is None else None
+        if context.memory.paused_since(context.database) is not None:
+            return None
+        seconds = context.standings.paused.get(context.database)
+        return "no pause is held" if seconds is None else f"the writer was paused {seconds:.1f} s"
 
     async def do(self, context: Context) -> None:
-        if context.halter is not None and context.memory.pause_of(context.database) is not None:
+        since = context.memory.paused_since(context.database)
+        if context.halter is not None and since is not None:
             await context.halter.resume()
+            context.standings.paused[context.database] = max(0.0, time.time() - since)
         context.memory.close_pause(context.database)
         for part in context.parts:
-            context.memory.drop_digests(part.move.examined_id)
-            context.memory.drop_digests(held_id(part.move.migration_id))
+            await context.standings.release(part.move.id)
+            context.memory.drop_digests(part.move.migration_id)

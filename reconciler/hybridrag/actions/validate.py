@@ -12,9 +12,9 @@ from hybridrag.migrate.examining import examine_source
 from hybridrag.migrate.leaving_out import LeftOut
 from hybridrag.migrate.progress import Meter
 
-from .bad_records import accept, keeping, left_out_of, quarantined
+from .bad_records import accept, keeping, quarantined
 from .base import Context
-from .migrate import at_one_moment, live, refuse_unfinished
+from .migrate import refuse_unfinished
 from .room import refuse_without_room
 
 
@@ -28,31 +28,33 @@ class Validate:
         if problems:
             raise problems[0]
         await refuse_without_room(context)
-        known = context.memory.digests(part.move.examined_id)
-        left_out = left_out_of(context)
+        standing = await context.standing()
+        left_out = standing.left_out
         file = context.memory.quarantine_file(context.database, part.move.migration_id)
-        if set(known) != set(part.streams) or (left_out.total and not (context.quarantine and file)):
+        if standing.wanted is None or (left_out.total and not (context.quarantine and file)):
             return None
-        return f"{part.total - left_out.total:,} records fit{quarantined(context, left_out)}"
+        return f"{standing.records:,} records fit{quarantined(context, left_out)}"
 
     async def do(self, context: Context) -> None:
-        part = context.part
+        part, standing = context.part, await context.standing()
         if context.halter is None:
             await refuse_unfinished(context, part)
         meter = Meter(context.emit, context.step.id, "examining", part.total, totals=part.records)
-        async with at_one_moment(context) as reader:
-            with keeping(context) as keep:
-                tables, examination = await examine_source(
-                    reader, part.target, part.streams, context.batch, meter, keep, lanes=context.lanes
+        reader = standing.reader(part.source)
+        with keeping(context) as keep:
+            tables, examination = await examine_source(
+                reader, part.target, part.streams, context.batch, meter, keep, lanes=context.lanes
+            )
+            accept(context, part, examination)
+            if standing.moment is not None:
+                await standing.moment.kept()
+            elif await reader.fingerprint() != part.move.fingerprint:
+                raise PlanRefused(
+                    f'database "{context.database}" was written while it was examined',
+                    hint="stop whatever writes it, then run hybridrag apply again",
                 )
-                accept(context, part, examination)
-                if not live(context) and await reader.fingerprint() != part.move.fingerprint:
-                    raise PlanRefused(
-                        f'database "{context.database}" was written while it was examined',
-                        hint="stop whatever writes it, then run hybridrag apply again",
-                    )
+        standing.wanted, standing.left_out = tables, LeftOut(examination.left_out)
         # The digests last: where they are known, nothing else is missing.
-        context.memory.put_left_out(part.move.examined_id, LeftOut(examination.left_out).to_bytes())
-        context.memory.put_digests(
-            part.move.examined_id, {name: table.to_bytes() for name, table in tables.items()}
-        )
+        name = standing.examined_id(part.move)
+        context.memory.put_left_out(name, standing.left_out.to_bytes())
+        context.memory.put_digests(name, {stream: table.to_bytes() for stream, table in tables.items()})

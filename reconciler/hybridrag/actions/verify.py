@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from hybridrag.errors import VerificationFailed
 from hybridrag.migrate.catching_up import apart
-from hybridrag.migrate.digest import NamespaceDigest
 from hybridrag.migrate.progress import Meter
 from hybridrag.migrate.verifying import Report, compare, digest_targets
 
-from .bad_records import left_out_of
-from .base import Context, held_id
+from .base import Context
 from .proving import ReadBefore, Told
 
 
@@ -23,51 +21,57 @@ class Verify:
         facts, _ = await part.target.observe()
         if facts.get("migration") != part.move.migration_id:
             return None
+        standing = await context.standing()
         if facts.get("state") == "verified":
-            left_out = left_out_of(context).total
+            left_out = standing.left_out.total
             told = f", {left_out:,} in quarantine" if left_out else ""
-            return f"{part.total - left_out:,} records equal, 0 missing, 0 extra, 0 different{told}"
-        if set(context.memory.digests(held_id(part.move.migration_id))) == set(part.streams):
-            return "a copy of an earlier state; what was written since is carried over after the pause"
+            return f"{standing.records:,} records equal, 0 missing, 0 extra, 0 different{told}"
+        if standing.held is not None:
+            return "a copy of an earlier state; what was written since is carried over"
         return None
 
     async def do(self, context: Context) -> None:
-        part = context.part
-        move = part.move
-        known = context.memory.digests(move.examined_id)
-        if set(known) != set(part.streams):
+        part, standing = context.part, await context.standing()
+        move, expected = part.move, standing.wanted
+        if expected is None:
             # Comparing with less than everything would call a half copy equal.
             raise VerificationFailed(
                 f'database "{move.database}": the source was not examined in full; nothing was switched',
                 hint="hybridrag apply examines it again",
             )
-        expected = {name: NamespaceDigest.from_bytes(data) for name, data in known.items()}
         written = part.target.written(move.migration_id)
         meter = Meter(context.emit, context.step.id, "comparing", part.total, totals=part.records)
         facts, _ = await part.target.observe()
-        live = context.halter is not None
         before = await ReadBefore.of(context, written)
-        if part.backend.mends and (live or facts.get("source_fingerprint") != move.fingerprint):
+        if part.backend.mends and (context.live or facts.get("source_fingerprint") != move.fingerprint):
             held = await digest_targets(written, part.streams, context.batch, meter, context.lanes, before)
             meter.tell()
-            context.memory.put_digests(
-                held_id(move.migration_id), {name: table.to_bytes() for name, table in held.items()}
-            )
+            standing.held = held
             equal = not apart(expected, held) and not await part.target.related()
             before.drop()
-            # Also back: a mark of an earlier run does not vouch for what was found now.
-            await part.target.mark(move.migration_id, "verified" if equal else "copied")
+            if equal:
+                await part.target.mark(move.migration_id, "verified", standing.fingerprint)
+            else:
+                # Also back: a mark of an earlier run does not vouch for what was found now.
+                await part.target.mark(move.migration_id, "copied")
             return
-        source = left_out_of(context).of(part.source.reader())
+        source = standing.left_out.of(standing.reader(part.source))
         told = Told(written)
         report = await compare(
-            source, part.target, told.reader, expected, context.batch, meter, before, lanes=context.lanes
+            source,
+            part.target,
+            told.reader,
+            dict(expected),
+            context.batch,
+            meter,
+            before,
+            lanes=context.lanes,
         )
         before.drop()
         if not report.equal:
             raise failed(move.database, report)
-        told.tell(context, before)
-        context.memory.put_digests(held_id(move.migration_id), known)
+        told.tell(context, before, quarantined=standing.left_out.total > 0)
+        standing.held = expected
         await part.target.mark(move.migration_id, "verified")
 
 

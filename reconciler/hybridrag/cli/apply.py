@@ -83,7 +83,8 @@ def apply(
     if settings.json:
         return
     serving = ", ".join(f"{name} on {backend}" for name, backend in report.serving.items())
-    out.print(f"\n[good]Done[/] in {report.seconds:.1f} s. Serving: {serving}.")
+    paused = "".join(f"; writer of {name} paused {seconds:.1f} s" for name, seconds in report.paused.items())
+    out.print(f"\n[good]Done[/] in {report.seconds:.1f} s{paused}. Serving: {serving}.")
 
 
 def _planned(

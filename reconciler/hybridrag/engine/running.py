@@ -9,11 +9,11 @@ import socket
 import time
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from hybridrag.actions import BY_VERB, ONE_PART, Context, Part
+from hybridrag.actions import BY_VERB, ONE_PART, Context, Part, Standings
 from hybridrag.actions.overwriting import refuse_without_consent
-from hybridrag.errors import HybridragError, Interrupted, NotConverged
+from hybridrag.errors import HybridragError, Interrupted, NotConverged, PlanRefused
 from hybridrag.journal import Journal, Lease
 from hybridrag.model.data import streams_of
 from hybridrag.model.events import Emit, PlanReady, RunDone, StepDone, StepFailed, StepStarted, Warned
@@ -23,7 +23,7 @@ from hybridrag.model.ports import Backend, Embedding
 from hybridrag.model.wanted import Wanted
 from hybridrag.planner import store_thing
 
-from .planning import Planned
+from .planning import Planned, plan_world
 from .recording import ProgressRecorder, QuarantineTally, counts_of
 from .world import World, served_by
 
@@ -32,7 +32,8 @@ from .world import World, served_by
 class RunReport:
     """What a run did. `serving` maps each database of the plan to the backend that serves it now.
 
-    `quarantined` counts, by database, the records that were kept aside.
+    `quarantined` counts, by database, the records that were kept aside; `paused` says for how many seconds its writer
+    was stopped.
     """
 
     run: str
@@ -41,6 +42,7 @@ class RunReport:
     steps: dict[str, str] = field(default_factory=dict)
     serving: dict[str, str] = field(default_factory=dict)
     quarantined: dict[str, int] = field(default_factory=dict)
+    paused: dict[str, float] = field(default_factory=dict)
 
 
 def run_id() -> str:
@@ -76,6 +78,7 @@ class Run:
         self._emit = emit
         self._allowed = frozenset(allowed)
         self._items = {item.database: item for item in planned.items}
+        self._standings = Standings()
         self._report = RunReport(run=run_id(), outcome="done", seconds=0.0)
 
     async def execute(self) -> RunReport:
@@ -99,9 +102,13 @@ class Run:
             error: BaseException | None = None
             try:
                 refuse_without_consent(self._plan, self._allowed)
-                for step in self._plan.steps:
+                left = list(self._plan.steps)
+                while left:
                     lease.check()
+                    step = left.pop(0)
                     await self._step(step, journal)
+                    if step.verb == "pause":
+                        left = await self._as_it_stands(step.target, left)
             except BaseException as raised:
                 error = raised
                 await self._close_brackets(journal)
@@ -109,6 +116,10 @@ class Run:
                 self._report.seconds = time.monotonic() - started
                 self._report.serving = self._serving()
                 self._report.quarantined = tally.counts()
+                self._report.paused = {
+                    name: round(seconds, 3) for name, seconds in self._standings.paused.items()
+                }
+                await self._standings.close()
             outcome = "done" if error is None else "interrupted" if isinstance(error, _STOPPED) else "failed"
             self._report.outcome = outcome
             journal.end_run(run, outcome, None if error is None else words_of(error)[1])
@@ -119,6 +130,7 @@ class Run:
                     seconds=round(self._report.seconds, 3),
                     serving=self._report.serving,
                     quarantined=self._report.quarantined,
+                    paused=self._report.paused,
                 )
             )
         if error is not None and not isinstance(error, _STOPPED):
@@ -160,6 +172,37 @@ class Run:
         seconds = round(time.monotonic() - started, 3)
         self._emit(StepDone(step=step.id, outcome=outcome, seconds=seconds, detail=detail))
 
+    async def _as_it_stands(self, database: str, left: list[Step]) -> list[Step]:
+        """The steps that are left. Where the writer was stopped first and had gone on until then, they are planned anew.
+
+        What is copied is what is there now, not what was there when somebody looked. Raises PlanRefused where another
+        plan would be made of it.
+        """
+        moves = self._plan.moves_of(database)
+        mine = {database, *(move.id for move in moves)}
+        wanted = [step.id for step in left if step.target in mine]
+        item = self._items[database]
+        if not any(step.verb == "validate" and step.target in mine for step in left):
+            return left
+        states = [
+            await self._world.store(item, m.source, frozenset(m.slots)).reader().fingerprint() for m in moves
+        ]
+        if states == [move.fingerprint for move in moves]:
+            return left
+        planned = await plan_world(self._world, [database])
+        fresh = {step.id: step for step in planned.plan.steps}
+        if [name for name in fresh if name in wanted] != wanted:
+            raise PlanRefused(
+                f'database "{database}" was changed after it was planned, and another plan is needed; nothing was switched',
+                hint="hybridrag plan shows it",
+            )
+        seen, before = planned.observation, self._observation
+        self._observation = Observation(
+            facts={**before.facts, **seen.facts}, details={**before.details, **seen.details}
+        )
+        self._plan = replace(self._plan, moves={**self._plan.moves, **planned.plan.moves})
+        return [fresh.get(step.id, step) if step.id in wanted else step for step in left]
+
     async def _close_brackets(self, journal: Journal) -> None:
         """Resume every database whose pause is open; a failure of that is told beside the first error."""
         for step in self._plan.steps:
@@ -194,6 +237,7 @@ class Run:
             quarantine=item.quarantine,
             placement={slot: self._world.backend(place.name) for slot, place in item.placement.items()},
             memory=journal,
+            standings=self._standings,
             pointer=self._world.pointer,
             halter=self._world.halters.get(item.database),
             allowed=self._allowed,
@@ -216,6 +260,7 @@ class Run:
             quarantine=False,
             placement={},
             memory=journal,
+            standings=self._standings,
             pointer=self._world.pointer,
             halter=None,
             allowed=self._allowed,

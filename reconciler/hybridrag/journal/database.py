@@ -227,10 +227,11 @@ class Journal:
             return {namespace: bytes(buckets) for namespace, buckets in rows}
 
     def drop_digests(self, migration: str) -> None:
-        """And which records were left out; the quarantine stays."""
+        """Of every state of its source, and which records were left out; the quarantine stays."""
         with self.transaction() as db:
-            db.execute("DELETE FROM source_digest WHERE migration = ?", (migration,))
-            db.execute("DELETE FROM left_out WHERE migration = ?", (migration,))
+            states = "migration = ?1 OR substr(migration, 1, length(?1) + 1) = ?1 || ' '"
+            db.execute(f"DELETE FROM source_digest WHERE {states}", (migration,))  # noqa: S608
+            db.execute(f"DELETE FROM left_out WHERE {states}", (migration,))  # noqa: S608
 
     # --- bad records ---
 
@@ -260,8 +261,10 @@ class Journal:
 
     def open_pause(self, database: str, run: str, fingerprint: str | None) -> None:
         with self.transaction() as db:
+            # One that a killed run left open goes on: the writer stands since then.
             db.execute(
-                "INSERT OR REPLACE INTO pause (database, run, fingerprint, opened) VALUES (?, ?, ?, ?)",
+                "INSERT INTO pause (database, run, fingerprint, opened) VALUES (?, ?, ?, ?) ON CONFLICT (database) "
+                "DO UPDATE SET run = excluded.run, fingerprint = excluded.fingerprint",
                 (database, run, fingerprint, time.time()),
             )
 
@@ -270,6 +273,11 @@ class Journal:
         with self.transaction() as db:
             row = db.execute("SELECT run, fingerprint FROM pause WHERE database = ?", (database,)).fetchone()
         return (row[0], row[1]) if row else None
+
+    def paused_since(self, database: str) -> float | None:
+        with self.transaction() as db:
+            row = db.execute("SELECT opened FROM pause WHERE database = ?", (database,)).fetchone()
+        return float(row[0]) if row else None
 
     def close_pause(self, database: str) -> None:
         with self.transaction() as db:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from array import array
 from collections.abc import AsyncIterator, Mapping
 
@@ -67,11 +66,6 @@ class _Others:
         async for batch in self._reader.read(namespace, skip=skip, stop=stop, rows=rows):
             if len(rest := self._left_out.others(batch)):
                 yield rest
-
-    @contextlib.asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[Reader]:
-        async with self._reader.snapshot() as frozen:
-            yield self._left_out.of(frozen)
 
     async def fingerprint(self) -> str:
         return await self._reader.fingerprint()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncIterator
 from typing import Protocol
 
@@ -34,11 +33,6 @@ class Watched:
                 for watcher in self._watchers:
                     watcher.add(batch)
             yield batch
-
-    @contextlib.asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[Reader]:
-        async with self._reader.snapshot() as frozen:
-            yield Watched(frozen, *self._watchers)
 
     async def fingerprint(self) -> str:
         return await self._reader.fingerprint()

@@ -108,7 +108,8 @@ class StepFailed(Event):
 class RunDone(Event):
     """`outcome` is done, failed or interrupted; `serving` maps each database to the backend that serves it.
 
-    `quarantined` counts, by database, the records that were kept aside.
+    `quarantined` counts, by database, the records that were kept aside. `paused` says for how many seconds the writer
+    of a database was stopped.
     """
 
     type: ClassVar[str] = "run_done"
@@ -117,6 +118,7 @@ class RunDone(Event):
     seconds: float
     serving: dict[str, str]
     quarantined: dict[str, int] = field(default_factory=dict)
+    paused: dict[str, float] = field(default_factory=dict)
 
 
 Emit = Callable[[Event], None]

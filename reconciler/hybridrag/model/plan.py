@@ -76,11 +76,6 @@ class Move:
     replaces: str | None = None
     overwrites: str | None = None
 
-    @property
-    def examined_id(self) -> str:
-        """Under which name the journal keeps the digests of the source in the state that was planned for."""
-        return f"{self.migration_id} {self.fingerprint[:16]}"
-
 
 def owner_of(migration_id: str) -> str:
     """The part of a migration's name that says whose it is: the database and its folder, whatever their state."""

@@ -123,10 +123,6 @@ class Reader(Protocol):
         """Records in a stable order, without the first `skip` and those behind the first `stop`. Raises SourceUnreadable."""
         ...
 
-    def snapshot(self) -> AbstractAsyncContextManager[Reader]:
-        """A reader that shows one moment, as far as the store can, whatever is written meanwhile."""
-        ...
-
     async def fingerprint(self) -> str:
         """Changes whenever the data of the store's slots may have changed; cheap. Raises NotFound."""
         ...
@@ -134,6 +130,38 @@ class Reader(Protocol):
     async def unfinished(self) -> list[str]:
         """Traces of a write that is going on, or was cut off; cheap."""
         ...
+
+
+class Source(Reader, Protocol):
+    """Reads a store as it is now."""
+
+    def snapshot(self) -> AbstractAsyncContextManager[Moment]:
+        """A reader that shows one moment, as far as the store can, whatever is written meanwhile."""
+        ...
+
+
+class Moment(Reader, Protocol):
+    """A store as it was at one moment."""
+
+    async def kept(self) -> None:
+        """Raises PlanRefused where it was written over meanwhile: what was read since then may be mixed."""
+        ...
+
+    async def prepare(self) -> None:
+        """Do ahead what `until` needs and nothing can change any more; slow, may be left out."""
+        ...
+
+    def until(self, later: Reader) -> AbstractAsyncContextManager[Changes | None]:
+        """What differs in `later`, a reader of the same store; None where only a whole pass can tell."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Records that two moments do not have in common: as they were, and as they are. Unchanged ones may be among them."""
+
+    before: Reader
+    after: Reader
 
 
 class Writer(Protocol):
@@ -255,7 +283,7 @@ class Store(Protocol):
 
     def selection(self) -> Selection: ...
 
-    def reader(self) -> Reader: ...
+    def reader(self) -> Source: ...
 
     def examine(self, batch: Batch, into: Examination) -> Batch:
         """The batch as this store would give it back: what it must hold differently is declared here.

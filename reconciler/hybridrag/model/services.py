@@ -36,7 +36,7 @@ class Memory(Protocol):
     def digests(self, migration: str) -> dict[str, bytes]: ...
 
     def drop_digests(self, migration: str) -> None:
-        """And the positions of what was left out."""
+        """All that is kept of a migration, of whatever state of its source; also the positions of what was left out."""
         ...
 
     def put_left_out(self, migration: str, positions: dict[str, bytes]) -> None:
@@ -62,6 +62,10 @@ class Memory(Protocol):
 
     def pause_of(self, database: str) -> tuple[str, str | None] | None:
         """(run, fingerprint of the source) of an open pause."""
+        ...
+
+    def paused_since(self, database: str) -> float | None:
+        """When the open pause began (time.time()); an earlier run may have opened it."""
         ...
 
     def close_pause(self, database: str) -> None: ...

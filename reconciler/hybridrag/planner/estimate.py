@@ -7,6 +7,9 @@ import math
 EXAMINE_MB_S = 100.0
 COPY_MB_S = 70.0
 VERIFY_MB_S = 130.0
+COMPARE_MB_S = 500.0
+"""Of a source's own bytes with those of an earlier moment."""
+CATCH_UP_S = 1.0
 SCHEMA_S = 1.5
 INDEX_VALUES_S = 4_000_000.0
 """Vector components indexed per second (HNSW, m 16, ef_construction 64) at 20,000 rows; grows with log(rows)."""
@@ -24,6 +27,11 @@ def migrate_s(size: int, vectors: int, dim: int) -> float:
 
 def verify_s(size: int) -> float:
     return size / 1e6 / VERIFY_MB_S
+
+
+def delta_s(size: int) -> float:
+    """Carrying over a few documents of a source of `size` bytes, and stopping and starting its writer."""
+    return CATCH_UP_S + size / 1e6 / COMPARE_MB_S
 
 
 # Of Postgres; for 2 MB to 1 GB of source and 64 to 1,024 dimensions 1 to 14 % above the tables and indexes made.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,13 +12,14 @@ from hybridrag.model.facts import Facts
 from hybridrag.model.plan import Hazard, HazardKind, Move, Step
 from hybridrag.model.wanted import Wanted
 
-from .estimate import disk_bytes, examine_s, migrate_s, verify_s
+from .estimate import delta_s, disk_bytes, examine_s, migrate_s, verify_s
 from .overwriting import overwrite_hazard
 from .parts import JSON, Part, names
 from .stores import total
 
 _REASONS = {
     "verify": "nothing is switched unverified",
+    "follow": "the shorter is the pause",
     "catch_up": "the source may be written until the pause",
 }
 
@@ -73,13 +75,15 @@ def moving(
             "migrate": copying,
             "reclaim": f"take back the copy kept in {place}: only what differs is written",
             "verify": f"compare {what} with {place}, both ways",
-            "catch_up": "carry over what was written since the copy",
+            "follow": "carry over what was written during the copy, while the writer goes on",
+            "catch_up": "carry over what was written since",
         },
         reason=_differs(part),
         estimates={
             "validate": examine_s(size),
             "migrate": 0.0 if copied else migrate_s(size, vectors, item.embedding.dim),
             "verify": verify_s(size),
+            "catch_up": delta_s(size),
         },
         disk_bytes=0
         if copied or part.target.type == JSON
@@ -148,10 +152,18 @@ def _targets(parts: Sequence[Part]) -> str:
     return " and ".join(f'"{name}"' for name in dict.fromkeys(part.target.name for part in parts))
 
 
-def _needed(verb: str, each: Moving, item: Wanted) -> bool:
+def _needed(verb: str, each: Moving, item: Wanted, early: bool) -> bool:
     if verb in ("migrate", "reclaim"):
         return each.reclaims == (verb == "reclaim")
+    if verb == "follow":
+        return item.pausable and not early
     return verb != "catch_up" or each.behind or (item.pausable and each.part.target.mends)
+
+
+def _paused_s(parts: Sequence[Moving], early: bool) -> int:
+    """For how long the writer is expected to stand."""
+    verbs = ("validate", "migrate", "verify") if early else ("catch_up",)
+    return math.ceil(sum(each.estimates[verb] for each in parts for verb in verbs))
 
 
 def bracket(
@@ -166,11 +178,12 @@ def bracket(
         "switch": (f"point the registry at backend {_targets(parts)}", _differs(parts[0])),
         "resume": ("release the source", "the pause ends with the switch, or with a failure"),
     }
-    detail = (
-        "its writer is stopped, and started again on the backend that serves then"
-        if item.pausable
-        else "whatever writes the source must stay stopped"
-    )
+    # A copy that cannot be brought up to date later must not begin before the writer is stopped.
+    early = item.pausable and not all(each.part.target.mends for each in open_parts)
+    detail = "whatever writes the source must stay stopped"
+    if item.pausable:
+        detail = f"its writer is stopped for about {_paused_s(open_parts, early)} s, "
+        detail += "and started again on the backend that serves then"
     stopped = Hazard(kind=HazardKind.WRITER_PAUSE, detail=detail)
     steps: list[Step] = []
 
@@ -182,11 +195,9 @@ def bracket(
                  depends_on=depends_on, **more)  # type: ignore[arg-type]
         )  # fmt: skip
 
-    # A copy that cannot be brought up to date later must not begin before the writer is stopped.
-    early = item.pausable and not all(each.part.target.mends for each in open_parts)
     for verb in sorted(
         ORDER,
-        key=lambda verb: ORDER.index("migrate") - 0.5 if early and verb == "pause" else ORDER.index(verb),
+        key=lambda verb: ORDER.index("validate") - 0.5 if early and verb == "pause" else ORDER.index(verb),
     ):
         if verb == "retire":
             continue
@@ -194,7 +205,7 @@ def bracket(
             add(verb, item.database, *whole[verb], hazards=(stopped,) if verb == "pause" else ())
         elif verb in ONE_PART:
             for each in open_parts:
-                if not _needed(verb, each, item):
+                if not _needed(verb, each, item, early):
                     continue
                 add(
                     verb,

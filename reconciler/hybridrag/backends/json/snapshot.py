@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 from collections.abc import Collection, Iterator
@@ -13,38 +14,45 @@ from hybridrag.errors import PlanRefused
 from . import files
 
 PLACE = ".hybridrag"
+_OURS: set[str] = set()
+_numbers = itertools.count()
 
 
 @contextlib.contextmanager
 def linked(folder: Path, names: Collection[str]) -> Iterator[Path]:
-    """A folder of links to the files; removed at the end. Raises PlanRefused when a file was written in place meanwhile.
+    """A folder of links to the files; removed at the end. Raises PlanRefused where no links can be made.
 
-    LightRAG 1.5 replaces its files, 1.4 writes them in place: then there is no such moment while it writes.
+    It costs no room until the writer replaces a file; then the old one stays for as long as the link.
     """
-    place = folder / PLACE / f"snapshot-{os.getpid()}"
+    place = folder / PLACE / f"snapshot-{os.getpid()}-{next(_numbers)}"
     for left in place.parent.glob("snapshot-*"):
-        if left == place or not _alive(left.name.partition("-")[2]):
+        if str(left) not in _OURS and not _alive(left.name.split("-")[1]):
             shutil.rmtree(left, ignore_errors=True)
-    place.mkdir(parents=True)
+    _OURS.add(str(place))
     try:
-        for path in files.present(folder, names):
-            os.link(path, place / path.name)
-        before = files.fingerprint(place, names)
-        yield place
-        if files.fingerprint(place, names) != before:
+        try:
+            place.mkdir(parents=True)
+            for path in files.present(folder, names):
+                os.link(path, place / path.name)
+        except OSError as error:
             raise PlanRefused(
-                f'files in "{folder}" were written in place while they were copied; nothing was switched',
-                hint="stop whatever writes them (LightRAG 1.4 does not replace its files), then run hybridrag apply",
-            )
+                f'the files in "{folder}" cannot be held by links while they are written: {error.strerror}',
+                hint="run hybridrag as the user who owns them; or stop whatever writes them, take writer: out of the "
+                "spec, then run hybridrag apply",
+            ) from None
+        yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
+        _OURS.discard(str(place))
         with contextlib.suppress(OSError):
             (folder / PLACE).rmdir()  # only where nothing else of ours is in it
 
 
 def _alive(pid: str) -> bool:
-    """Whether the run that made a snapshot is still there; a killed one leaves its links behind."""
+    """Whether another run that made a snapshot is still there; a killed one leaves its links behind."""
     try:
+        if int(pid) == os.getpid():
+            return False  # it had our number before us
         os.kill(int(pid), 0)
     except (ValueError, ProcessLookupError):
         return False

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import tempfile
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from hybridrag.errors import NotFound, SourceUnreadable
+from hybridrag.errors import NotFound, PlanRefused, SourceUnreadable
 from hybridrag.migrate.threads import ahead, until
 from hybridrag.model.data import ALL_SLOTS, BY_NAME, Batch, Slot, Vectors, streams_of
 from hybridrag.model.facts import Facts, Value, digest_of
-from hybridrag.model.ports import Embedding, Examination, Glance, KnownCounts, Nearest, Selection, Store
+from hybridrag.model.ports import (
+    Changes,
+    Embedding,
+    Examination,
+    Glance,
+    KnownCounts,
+    Nearest,
+    Reader,
+    Selection,
+    Store,
+)
 
 from . import files, publishing, records
 from .counting import count_records
+from .differing import Known, same, write_differing
 from .glance import glance_folder, remembered
 from .graphml import read_graph
 from .kv import read_kv
@@ -33,10 +45,10 @@ class JsonReader:
         self._names = names
 
     @contextlib.asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[JsonReader]:
+    async def snapshot(self) -> AsyncIterator[JsonMoment]:
         """Links to the files as they are now, in `.hybridrag` beside them; see `snapshot.py`."""
         with linked(self._folder, self._names) as place:
-            yield JsonReader(place, self._names)
+            yield JsonMoment(place, self._names, self._folder)
 
     async def fingerprint(self) -> str:
         return files.fingerprint(self._folder, self._names)
@@ -60,6 +72,54 @@ class JsonReader:
         if slot is Slot.GRAPH:
             return read_graph(path, namespace, skip=skip, rows=rows)
         return read_kv(path, namespace, skip=skip, rows=rows)
+
+
+class JsonMoment(JsonReader):
+    """Files that were linked. LightRAG 1.5 replaces its files, 1.4 writes them in place: then there is no such moment."""
+
+    def __init__(self, place: Path, names: Collection[str], source: Path) -> None:
+        super().__init__(place, names)
+        self._source = source
+        self._state = files.fingerprint(place, names)
+        self._known = Known()
+
+    async def kept(self) -> None:
+        if await self.fingerprint() != self._state:
+            raise PlanRefused(
+                f'files in "{self._source}" were written in place while they were copied; nothing was switched',
+                hint="stop whatever writes them (LightRAG 1.4 does not replace its files), then run hybridrag apply",
+            )
+
+    async def prepare(self) -> None:
+        await asyncio.to_thread(self._prepare)
+
+    def _prepare(self) -> None:
+        for path in files.present(self._folder, self._names):
+            with contextlib.suppress(ValueError, SourceUnreadable, OSError):
+                self._known.look(path)
+
+    @contextlib.asynccontextmanager
+    async def until(self, later: Reader) -> AsyncIterator[Changes | None]:
+        with tempfile.TemporaryDirectory(prefix="delta-", dir=self._folder) as place:
+            yield await asyncio.to_thread(self._until, later, Path(place))
+
+    def _until(self, later: Reader, place: Path) -> Changes | None:
+        if not isinstance(later, JsonReader):
+            return None
+        was, now = place / "was", place / "now"
+        was.mkdir()
+        now.mkdir()
+        try:
+            for name in sorted(self._names):
+                before, after = self._path(name), later._path(name)
+                if not same(before, after):
+                    write_differing(before, after, self._known, was, now)
+            written_over = files.fingerprint(self._folder, self._names) != self._state
+        except (ValueError, SourceUnreadable, OSError):  # also what nobody thought of
+            return None
+        if isinstance(later, JsonMoment):
+            later._known = self._known
+        return None if written_over else Changes(JsonReader(was, self._names), JsonReader(now, self._names))
 
 
 def no_counts(folder: str) -> Mapping[str, tuple[str, int]]:

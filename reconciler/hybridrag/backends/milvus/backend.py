@@ -24,7 +24,7 @@ class MilvusBackend:
     type = "milvus"
     provisioned = False
     serves = SLOTS
-    mends = False
+    mends = True
 
     def __init__(self, name: str, spec: MilvusSpec, *, secrets: SecretResolver, schema: SchemaMaker) -> None:
         self.name = name

@@ -91,10 +91,11 @@ class Ledger:
     async def forget(self) -> None:
         await self._opened.call("delete", LEDGER, ids=[self._key])
 
-    async def advance(self, migration: str, state: str) -> bool:
+    async def advance(self, migration: str, state: str, fingerprint: str | None = None) -> bool:
         """Mark how far a migration is; False when the workspace is not (any more) this migration's."""
         mark = await self.mark()
         if mark is None or mark.migration != migration:
             return False
-        await self.put(replace(mark, state=state))
+        state_of = fingerprint or mark.source_fingerprint
+        await self.put(replace(mark, state=state, source_fingerprint=state_of))
         return True

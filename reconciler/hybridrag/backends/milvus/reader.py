@@ -12,7 +12,7 @@ import orjson
 
 from hybridrag.errors import NotFound
 from hybridrag.model.data import Batch
-from hybridrag.model.ports import Embedding
+from hybridrag.model.ports import Embedding, Reader
 
 from .client import SLOW_TIMEOUT_S, Connection, Endpoint, connection, quoted
 from .collections import LIMITS, TIME, collection_names, left_over
@@ -53,6 +53,17 @@ class MilvusReader:
                     hint="hybridrag status shows what is where",
                 )
             return await fingerprint(opened, present)
+
+    async def kept(self) -> None:
+        """Nothing keeps it; what was read of several moments is compared as a whole later."""
+
+    async def prepare(self) -> None:
+        """There is nothing to look up."""
+
+    @contextlib.asynccontextmanager
+    async def until(self, later: Reader) -> AsyncIterator[None]:
+        """The server does not tell what was written since."""
+        yield None
 
     async def unfinished(self) -> list[str]:
         names = collection_names(self._workspace, self._embedding)
@@ -110,6 +121,14 @@ async def _last_of(opened: Connection, name: str, count: int) -> str | None:
         last = found[-1]["id"]
         count -= len(found)
     return last
+
+
+async def keys_of(opened: Connection, name: str) -> AsyncIterator[list[str]]:
+    """Every id of a collection, page by page."""
+    last: str | None = None
+    while found := await opened.query(name, _after(last), ["id"], MOST_ROWS):
+        last = found[-1]["id"]
+        yield [row["id"] for row in found]
 
 
 async def fingerprint(opened: Connection, names: Mapping[str, str]) -> str:

@@ -15,6 +15,7 @@ from .ledger import Ledger
 from .nearest import nearest
 from .observe import observe_store
 from .overwriting import make_way
+from .patching import MilvusMending
 from .reader import MilvusReader
 from .rows import Shape
 from .writer import MilvusWriterSession, drop, locked
@@ -87,8 +88,13 @@ class MilvusStore:
     async def recall(self) -> None:
         """A workspace has collections of its own; how well their index finds is the server's to tell."""
 
-    def mending(self) -> None:
-        """A copy is made whole: there are no transactions to change single records in."""
+    def mending(self) -> MilvusMending:
+        return MilvusMending(
+            endpoint=self._endpoint,
+            workspace=self._workspace,
+            embedding=self._embedding,
+            create_schema=lambda: self._schema.create(self.selection(), self._embedding),
+        )
 
     def open_writer(
         self, migration_id: str, fingerprint: str, *, replaces: str | None = None
@@ -109,7 +115,7 @@ class MilvusStore:
 
     async def mark(self, migration_id: str, state: str, fingerprint: str | None = None) -> None:
         async with connection(self._endpoint, patience_s=10) as opened:
-            if not await Ledger(opened, self._workspace).advance(migration_id, state):
+            if not await Ledger(opened, self._workspace).advance(migration_id, state, fingerprint):
                 raise PlanRefused(
                     f'workspace "{self._workspace}" in backend "{self.backend}" was taken over by another migration '
                     "meanwhile; nothing was switched",

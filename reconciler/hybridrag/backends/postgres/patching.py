@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import asyncpg
+import numpy as np
 
 from hybridrag.errors import PlanRefused
 from hybridrag.model.data import Batch, Slot
@@ -90,6 +91,11 @@ class PostgresMending:
 
         async with connection(self.endpoint, purpose="verify", read_only=True, patience_s=10) as opened:
             await opened.copy_from_query(query, self.workspace, *chosen, output=sink, format="binary")
+        if not rows:
+            nothing = (
+                np.empty((0, self.embedding.dim), dtype=np.float32) if TABLES[namespace].vector else None
+            )
+            return Batch(namespace=namespace, position=0, vectors=nothing)
         return decoder.decode(rows, len(rows))
 
     async def reclaim(self, migration_id: str) -> None:

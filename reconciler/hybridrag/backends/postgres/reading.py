@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
@@ -25,8 +26,13 @@ from .graphs import IN_TABLES, STREAMS, Graph, RowDecoder, relation
 from .rows import Shape
 from .tables import TABLES
 
+if TYPE_CHECKING:
+    from .moment import PostgresMoment
+
 GROUP_BYTES = 1 << 20
 Rows = list[list[bytes | None]]
+Only = Callable[[str], tuple[str, tuple[list[str], ...]]]
+"""By namespace a condition, with what it is given from $2 on: of all rows only those are read."""
 _IN_PLACE = """
 SET LOCAL enable_indexscan = off; SET LOCAL enable_indexonlyscan = off; SET LOCAL enable_tidscan = off;
 SET LOCAL synchronize_seqscans = off; SET LOCAL max_parallel_workers_per_gather = 0;
@@ -46,6 +52,7 @@ class PostgresReader:
         slots: Collection[Slot] = ALL_SLOTS,
         snapshot: str | None = None,
         graph: Graph = IN_TABLES,
+        only: Only | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._workspace = workspace
@@ -53,6 +60,7 @@ class PostgresReader:
         self._slots = slots
         self._snapshot = snapshot
         self._graph = graph
+        self._only = only
 
     @contextlib.asynccontextmanager
     async def _session(self) -> AsyncIterator[asyncpg.Connection]:
@@ -75,17 +83,11 @@ class PostgresReader:
                 hint="see its log and that it runs (hybridrag status); then hybridrag apply goes on from the checkpoint",
             ) from None
 
-    @contextlib.asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[PostgresReader]:
-        """A reader whose streams and fingerprint all show the state of this moment, whatever commits meanwhile.
+    def snapshot(self) -> contextlib.AbstractAsyncContextManager[PostgresMoment]:
+        """A reader whose streams and fingerprint all show the state of this moment, whatever commits meanwhile."""
+        from .moment import snapshot  # it is made of readers
 
-        The server keeps old row versions for as long as the block lasts.
-        """
-        async with self._session() as opened:
-            name = await opened.fetchval("SELECT pg_export_snapshot()")
-            yield PostgresReader(
-                self._endpoint, self._workspace, self._embedding, self._slots, name, self._graph
-            )
+        return snapshot(self)
 
     async def fingerprint(self) -> str:
         """See `Reader.fingerprint`; one scan of each table, without what is stored out of line."""
@@ -119,17 +121,20 @@ class PostgresReader:
                     hint="check embedding.model and embedding.dim of the database in the spec; they are part of its name",
                 )
             decoder: RowDecoder
-            if namespace in STREAMS:
+            condition, chosen = self._only(namespace) if self._only else ("true", ())
+            if namespace in STREAMS and self._only is None:
                 decoder = self._graph.decoder(namespace)
                 query = self._graph.query(namespace, self._workspace, present, skip)
             else:
                 decoder = rows_of = Decoder(Shape(namespace))
                 selected = ", ".join(expressions(TABLES[namespace], rows_of.select, present))
-                query = f"SELECT {selected} FROM {table} WHERE workspace = $1 OFFSET {int(skip)}"
+                query = (
+                    f"SELECT {selected} FROM {table} WHERE workspace = $1 AND {condition} OFFSET {int(skip)}"
+                )
             if stop is not None:
                 query += f" LIMIT {max(0, int(stop) - int(skip))}"
             ready: asyncio.Queue[tuple[Rows, int] | None] = asyncio.Queue(maxsize=1)
-            copying = asyncio.create_task(_copy_out(opened, query, self._workspace, rows, ready))
+            copying = asyncio.create_task(_copy_out(opened, query, (self._workspace, *chosen), rows, ready))
             position = skip
             try:
                 while (found := await ready.get()) is not None:
@@ -156,7 +161,7 @@ class PostgresReader:
 async def _copy_out(
     opened: asyncpg.Connection,
     query: str,
-    workspace: str,
+    given: tuple[Any, ...],
     rows: int,
     ready: asyncio.Queue[tuple[Rows, int] | None],
 ) -> None:
@@ -175,7 +180,7 @@ async def _copy_out(
                 group, size = [], 0
 
     try:
-        await opened.copy_from_query(query, workspace, output=sink, format="binary")
+        await opened.copy_from_query(query, *given, output=sink, format="binary")
         if group:
             await ready.put((group, size))
     except asyncio.CancelledError:
