@@ -19,7 +19,16 @@ from hybridrag.journal import known_counts
 from hybridrag.model.ports import Backend, Embedding
 from hybridrag.model.services import Halter
 from hybridrag.model.wanted import Place, Wanted
-from hybridrag.spec import CommandWriterSpec, LoadedSpec
+from hybridrag.model.watching import Model, Models, Source, Watched
+from hybridrag.spec import (
+    CommandWriterSpec,
+    EmbeddingModelSpec,
+    LlmSpec,
+    LoadedSpec,
+    SourceSpec,
+    WatcherWriterSpec,
+    seconds_of,
+)
 
 
 def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
@@ -71,6 +80,45 @@ def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
             for name, database in environment.databases.items()
             if isinstance(database.writer, CommandWriterSpec)
         },
+        watched={
+            name: _watched(name, database.source, database.writer, spec)
+            for name, database in environment.databases.items()
+            if database.source is not None and isinstance(database.writer, WatcherWriterSpec)
+        },
+        models={
+            name: Models(
+                llm=_model("models.llm", environment.models.llm, secrets),
+                embedding=_model("models.embedding", environment.models.embedding, secrets),
+                function=database.embedding.function,
+            )
+            for name, database in environment.databases.items()
+        },
+    )
+
+
+def _watched(name: str, source: SourceSpec, writer: WatcherWriterSpec, spec: LoadedSpec) -> Watched:
+    return Watched(
+        database=name,
+        source=Source(
+            kind=source.type,
+            path=str(spec.resolve(source.path)),
+            recursive=source.recursive,
+            extensions=tuple(extension.lower() for extension in source.extensions),
+        ),
+        interval_s=seconds_of(writer.interval),
+        drain_s=writer.timeout,
+    )
+
+
+def _model(key: str, entry: LlmSpec | EmbeddingModelSpec | None, secrets: Secrets) -> Model | None:
+    if entry is None:
+        return None
+    ref = entry.api_key
+    return Model(
+        binding=entry.binding,
+        name=entry.model if isinstance(entry, LlmSpec) else None,
+        base_url=entry.base_url,
+        key=None if ref is None else lambda: secrets.resolve(ref, used_by=f"{key}.api_key").reveal(),
     )
 
 

@@ -13,7 +13,7 @@ class Resume:
 
     async def do(self, context: Context) -> None:
         if context.halter is not None and context.memory.pause_of(context.database) is not None:
-            await context.halter.resume()
+            await context.halter.resume(context.serving())
         context.memory.close_pause(context.database)
         for part in context.parts:
             context.memory.drop_digests(part.move.examined_id)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
 from hybridrag.errors import PlanRefused
+from hybridrag.model.ports import Selection
 
 
 class CommandHalter:
@@ -29,10 +31,14 @@ class CommandHalter:
         self._folder = folder
         self._environ = environ
 
-    async def pause(self) -> None:
+    async def pause(self) -> str:
         await self._run("pause", self._pause)
+        return "the writer is stopped"
 
-    async def resume(self) -> None:
+    def sealed(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    async def resume(self, selection: Selection) -> None:
         await self._run("resume", self._resume)
 
     async def _run(self, which: str, argv: tuple[str, ...]) -> None:

@@ -4,27 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timezone
+from typing import Any
 
 from hybridrag.journal import KeptEntry, Registry, RegistryEntry, facts_of
 from hybridrag.model.data import Slot
 from hybridrag.model.facts import Facts
 from hybridrag.model.ports import Backend
+from hybridrag.model.watching import Watched
 from hybridrag.planner import JSON, in_use
 
 Placed = Mapping[Slot, Backend]
 
 
 class RegistryPointer:
-    """`model.services.Pointer` over the registry. `files` is the backend that stands for JSON files."""
+    """`model.services.Pointer` over the registry. `files` is the backend that stands for JSON files.
 
-    def __init__(self, registry: Registry, backends: Mapping[str, Backend], files: Backend) -> None:
+    `watched` says what feeds those databases that our daemon feeds.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        backends: Mapping[str, Backend],
+        files: Backend,
+        watched: Mapping[str, Watched] | None = None,
+    ) -> None:
         self._registry = registry
         self._backends = backends
         self._files = files
+        self._watched = watched or {}
 
     def held(self) -> RegistryPointer:
         """The same over the registry as it is now, read once; for looking at many databases."""
-        return RegistryPointer(self._registry.held(), self._backends, self._files)
+        return RegistryPointer(self._registry.held(), self._backends, self._files, self._watched)
 
     def current(self, database: str) -> Facts:
         """The entry as facts; the spec's type of a backend counts where it declares it."""
@@ -37,7 +49,21 @@ class RegistryPointer:
 
     def register(self, database: str, path: str) -> None:
         """A database that its JSON files serve, as they would without an entry."""
-        self._registry.put(RegistryEntry(name=database, path=path))
+        self._registry.put(RegistryEntry(name=database, path=path, **self._fed(database)))
+
+    def _fed(self, database: str) -> dict[str, Any]:
+        """What feeds a database, as the registry says it; what others wrote about theirs stays."""
+        watched = self._watched.get(database)
+        return (
+            {}
+            if watched is None
+            else {
+                "source_folder": watched.source.path,
+                "source_type": watched.source.kind,
+                "auto_watch": True,
+                "watch_interval": watched.interval_s,
+            }
+        )
 
     def point(
         self,
@@ -98,6 +124,7 @@ class RegistryPointer:
         return RegistryEntry.model_validate(
             {
                 **fields,
+                **self._fed(database),
                 **(apart if mixed else places[Slot.KV]),
                 "name": database,
                 "path": path,

@@ -18,7 +18,7 @@ from hybridrag.model.data import streams_of
 from hybridrag.model.events import Emit, PlanReady, RunDone, StepDone, StepFailed, StepStarted, Warned
 from hybridrag.model.facts import Observation
 from hybridrag.model.plan import HazardKind, Move, Plan, Step
-from hybridrag.model.ports import Backend, Embedding
+from hybridrag.model.ports import Backend, Embedding, Selection
 from hybridrag.model.wanted import Wanted
 from hybridrag.planner import store_thing
 
@@ -193,6 +193,7 @@ class Run:
             memory=journal,
             pointer=self._world.pointer,
             halter=self._world.halters.get(item.database),
+            serving=lambda: self._world.selection(item),
             allowed=self._allowed,
             emit=self._emit,
         )
@@ -214,6 +215,7 @@ class Run:
             memory=journal,
             pointer=self._world.pointer,
             halter=None,
+            serving=Selection,
             allowed=self._allowed,
             emit=self._emit,
         )

@@ -46,7 +46,7 @@ class ProgressRecord:
 
 
 @contextlib.contextmanager
-def _open(path: Path) -> Iterator[sqlite3.Connection | None]:
+def open_read_only(path: Path) -> Iterator[sqlite3.Connection | None]:
     if not path.is_file():
         yield None
         return
@@ -64,7 +64,7 @@ def _open(path: Path) -> Iterator[sqlite3.Connection | None]:
 def last_run(path: Path) -> RunRecord | None:
     """The newest run; None when there is none or the journal cannot be read (it only informs)."""
     try:
-        with _open(path) as db:
+        with open_read_only(path) as db:
             row = (
                 db
                 and db.execute(
@@ -79,7 +79,7 @@ def last_run(path: Path) -> RunRecord | None:
 def open_pauses(path: Path) -> list[str]:
     """Databases whose pause a killed run left open."""
     try:
-        with _open(path) as db:
+        with open_read_only(path) as db:
             return (
                 [row[0] for row in db.execute("SELECT database FROM pause ORDER BY database")] if db else []
             )
@@ -90,7 +90,7 @@ def open_pauses(path: Path) -> list[str]:
 def is_running(path: Path) -> bool:
     """Whether an apply holds the lease right now."""
     try:
-        with _open(path) as db:
+        with open_read_only(path) as db:
             row = db.execute("SELECT host, pid, process, expires FROM lease").fetchone() if db else None
     except sqlite3.Error:
         return False
@@ -100,7 +100,7 @@ def is_running(path: Path) -> bool:
 def progress(path: Path) -> dict[str, ProgressRecord]:
     """How far each database's newest migration came, by database; empty when the journal cannot be read."""
     try:
-        with _open(path) as db:
+        with open_read_only(path) as db:
             rows = (
                 db.execute(
                     "SELECT database, run, step, phase, records, total, bytes, rate, eta_s, at, outcome, error "
@@ -117,7 +117,7 @@ def progress(path: Path) -> dict[str, ProgressRecord]:
 def known_counts(path: Path, folder: str) -> Mapping[str, tuple[str, int]]:
     """`model.ports.KnownCounts` of one journal; empty when it cannot be read."""
     try:
-        with _open(path) as db:
+        with open_read_only(path) as db:
             statement = "SELECT namespace, identity, records FROM counted WHERE folder = ?"
             rows = db.execute(statement, (folder,)).fetchall() if db else []
     except sqlite3.Error:

@@ -8,19 +8,23 @@ from typing import Protocol
 
 from .data import BadRecord, Slot
 from .facts import Facts
-from .ports import Backend
+from .ports import Backend, Selection
 from .room import Room
 
 
 class Halter(Protocol):
-    """Stops and starts whatever writes one database. Both may be asked twice."""
+    """Stops and starts whatever writes one database. Pausing and resuming may be asked twice."""
 
-    async def pause(self) -> None:
-        """Returns when nothing is written any more. Raises PlanRefused."""
+    async def pause(self) -> str:
+        """Returns when nothing is written any more; words how. Raises PlanRefused, with the writer going on."""
         ...
 
-    async def resume(self) -> None:
-        """Raises PlanRefused."""
+    def sealed(self) -> AbstractContextManager[None]:
+        """Within it nobody can lift the pause. Raises PlanRefused where it was lifted, or ran out, since `pause`."""
+        ...
+
+    async def resume(self, selection: Selection) -> None:
+        """Let it go on, on the stores that serve now, and see that it does. Raises PlanRefused."""
         ...
 
 

@@ -11,10 +11,14 @@ from .ports import Embedding
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thresholds:
-    """From which size on a database in JSON files is warned about, in bytes: its largest file, all its files."""
+    """From which size on a database in JSON files is warned about, in bytes: its largest file, all its files.
+
+    `ingest_slowdown` (0 to 1): how much slower than usual ingesting may get.
+    """
 
     file_bytes: int = 500_000_000
     total_bytes: int = 2_000_000_000
+    ingest_slowdown: float = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
