@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypedDict
 
-from hybridrag.adapters.halter import CommandHalter
+from hybridrag.adapters.env_file import EnvFile
+from hybridrag.adapters.halters import CommandHalter, DockerHalter, ServerHalter, SystemdHalter
 from hybridrag.adapters.lightrag_process import LightRagSchema
 from hybridrag.adapters.secrets import Secrets
 from hybridrag.backends.json.backend import JsonBackend
@@ -22,11 +25,16 @@ from hybridrag.model.wanted import Place, Wanted
 from hybridrag.model.watching import Model, Models, Source, Watched
 from hybridrag.spec import (
     CommandWriterSpec,
+    DockerWriterSpec,
     EmbeddingModelSpec,
     LlmSpec,
     LoadedSpec,
+    NoWriterSpec,
     SourceSpec,
+    SystemdWriterSpec,
     WatcherWriterSpec,
+    WriterSpec,
+    how_stopped,
     seconds_of,
 )
 
@@ -62,6 +70,7 @@ def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
             thresholds=environment.thresholds(name),
             prevent_destroy=environment.prevent_destroy(name),
             pausable=database.writer.kind != "none",
+            stopping=how_stopped(database.writer),
             keep_source_s=environment.keep_source_s(name),
             function=database.embedding.function,
         )
@@ -76,9 +85,9 @@ def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
         files=declared or JsonBackend("json", counts),
         state=state,
         halters={
-            name: _halter(name, database.writer, spec)
+            name: halter
             for name, database in environment.databases.items()
-            if isinstance(database.writer, CommandWriterSpec)
+            if (halter := _halter(name, database.writer, spec, secrets)) is not None
         },
         watched={
             name: _watched(name, database.source, database.writer, spec)
@@ -122,15 +131,40 @@ def _model(key: str, entry: LlmSpec | EmbeddingModelSpec | None, secrets: Secret
     )
 
 
-def _halter(name: str, writer: CommandWriterSpec, spec: LoadedSpec) -> Halter:
-    return CommandHalter(
+def _halter(name: str, writer: WriterSpec, spec: LoadedSpec, secrets: Secrets) -> Halter | None:
+    """What stops this writer; None where nobody could, or the daemon does it itself."""
+    if isinstance(writer, (NoWriterSpec, WatcherWriterSpec)):
+        return None
+    key = f"databases.{name}.writer"
+    path = None if writer.env_file is None else spec.resolve(writer.env_file)
+    if isinstance(writer, DockerWriterSpec):
+        placed = None if path is None else (path, f"{key}.env_file")
+        return DockerHalter(name, container=writer.container, env_file=placed, timeout_s=writer.timeout)
+    file = None if path is None else EnvFile(path, key=f"{key}.env_file")
+    here: _Here = {"timeout_s": writer.timeout, "folder": spec.base_dir, "environ": spec.environ}
+    if isinstance(writer, SystemdWriterSpec):
+        return SystemdHalter(name, unit=writer.unit, user=writer.user, env_file=file, **here)
+    if isinstance(writer, CommandWriterSpec):
+        commands = {"pause": writer.pause, "resume": writer.resume}
+        return CommandHalter(name, **commands, check=writer.check, env_file=file, **here)
+    ref = writer.api_key
+    return ServerHalter(
         name,
-        pause=writer.pause,
-        resume=writer.resume,
-        timeout_s=writer.timeout,
-        folder=spec.base_dir,
-        environ=spec.environ,
+        url=writer.url,
+        api_key=None if ref is None else lambda: secrets.resolve(ref, used_by=f"{key}.api_key").reveal(),
+        env_file=EnvFile(spec.resolve(writer.env_file), key=f"{key}.env_file"),
+        stop=writer.stop,
+        start=writer.start,
+        **here,
     )
+
+
+class _Here(TypedDict):
+    """What every halter that runs commands is given."""
+
+    timeout_s: int
+    folder: Path
+    environ: Mapping[str, str]
 
 
 def _place(backend: Backend) -> Place:

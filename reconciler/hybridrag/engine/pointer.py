@@ -79,6 +79,17 @@ class RegistryPointer:
         kept = self._kept(database, placement, left, behind)
         self._registry.put(entry.model_copy(update={"kept": tuple(kept)}))
 
+    def entry(self, database: str) -> RegistryEntry | None:
+        """What the registry says of it, to be put back."""
+        return self._registry.read().databases.get(database)
+
+    def put_back(self, database: str, entry: RegistryEntry | None) -> None:
+        """The entry as it was, with what was kept then; None where there was none."""
+        if entry is None:
+            self._registry.drop(database)
+        else:
+            self._registry.put(entry)
+
     def retiring(self, database: str, backend: str, slots: Collection[Slot]) -> None:
         def mark(kept: KeptEntry) -> KeptEntry:
             return kept.model_copy(update={"retiring": True, "fingerprint": None})

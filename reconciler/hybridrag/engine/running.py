@@ -24,6 +24,7 @@ from hybridrag.planner import store_thing
 
 from .planning import Planned
 from .recording import ProgressRecorder, QuarantineTally, counts_of
+from .reverting import Reverting
 from .world import World, served_by
 
 
@@ -76,6 +77,7 @@ class Run:
         self._allowed = frozenset(allowed)
         self._items = {item.database: item for item in planned.items}
         self._report = RunReport(run=run_id(), outcome="done", seconds=0.0)
+        self._reverting = Reverting(world, emit)
 
     async def execute(self) -> RunReport:
         """Raises what the failing step raised, after closing the brackets and saying who serves."""
@@ -96,12 +98,16 @@ class Run:
                 )
             )
             error: BaseException | None = None
+            context: Context | None = None
             try:
                 for step in self._plan.steps:
                     lease.check()
-                    await self._step(step, journal)
+                    context = self._context(step, journal)
+                    await self._reverting.before(context)
+                    await self._step(context, journal)
+                    self._reverting.after(step, self._report.steps[step.id])
             except BaseException as raised:
-                error = raised
+                error = raised if context is None else await self._reverting.failed(raised, context)
                 await self._close_brackets(journal)
             finally:
                 self._report.seconds = time.monotonic() - started
@@ -133,8 +139,8 @@ class Run:
             return {name: served_by(self._world.serving(item)) for name, item in self._items.items()}
         return {}
 
-    async def _step(self, step: Step, journal: Journal) -> None:
-        action, context = BY_VERB[step.verb], self._context(step, journal)
+    async def _step(self, context: Context, journal: Journal) -> None:
+        step, action = context.step, BY_VERB[context.step.verb]
         started = time.monotonic()
         journal.begin_step(self._report.run, step.id)
         self._emit(StepStarted(step=step.id, summary=step.summary))
@@ -164,7 +170,7 @@ class Run:
             if step.verb != "resume" or journal.pause_of(step.target) is None:
                 continue
             try:
-                await self._step(step, journal)
+                await self._step(self._context(step, journal), journal)
             except Exception as error:  # it must not hide the first one
                 self._emit(
                     Warned(step=step.id, message=f"the pause could not be closed: {words_of(error)[1]}")

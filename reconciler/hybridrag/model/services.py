@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from .data import BadRecord, Slot
 from .facts import Facts
@@ -23,8 +23,23 @@ class Halter(Protocol):
         """Within it nobody can lift the pause. Raises PlanRefused where it was lifted, or ran out, since `pause`."""
         ...
 
-    async def resume(self, selection: Selection) -> None:
-        """Let it go on, on the stores that serve now, and see that it does. Raises PlanRefused."""
+    async def resume(self, selection: Selection) -> str | None:
+        """Let it go on, on the stores that serve now, and see that it does; words of what a user should know of.
+
+        Raises PlanRefused.
+        """
+        ...
+
+
+@runtime_checkable
+class Withdrawing(Halter, Protocol):
+    """One that can take a resume back, so that the stores that served before can serve again."""
+
+    async def withdraw(self) -> None:
+        """After a resume that failed: the writer stands for certain, and what resume changed is as it was.
+
+        Raises PlanRefused where that cannot be said.
+        """
         ...
 
 

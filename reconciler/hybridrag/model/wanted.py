@@ -58,7 +58,7 @@ class Wanted:
     """One database. `path` is absolute; `batch` is in records; `function` names the embedding function.
 
     `prevent_destroy`: the server that holds it may not be replaced or left behind. `pausable`: whatever writes it
-    can be stopped, so it may go on writing until it has to. `keep_source_s`: for how many seconds what served before is
+    can be stopped, so it may go on writing until it has to; `stopping` says how. `keep_source_s`: for how many seconds what served before is
     kept at least. `quarantine`: records that the target cannot hold are put aside; otherwise they stop the migration.
     """
 
@@ -71,6 +71,7 @@ class Wanted:
     thresholds: Thresholds = Thresholds()
     prevent_destroy: bool = False
     pausable: bool = False
+    stopping: str = "stop the writer"
     keep_source_s: int = KEEP_SOURCE_S
     function: str | None = None
     quarantine: bool = False

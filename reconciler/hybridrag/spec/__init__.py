@@ -23,6 +23,7 @@ from .writers import (
     SystemdWriterSpec,
     WatcherWriterSpec,
     WriterSpec,
+    how_stopped,
 )
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "WatcherWriterSpec",
     "WriterSpec",
     "find_files",
+    "how_stopped",
     "literal",
     "load",
     "seconds_of",

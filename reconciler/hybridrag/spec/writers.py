@@ -110,6 +110,17 @@ WriterSpec = Annotated[
 ]
 
 
+def how_stopped(writer: WriterSpec) -> str:
+    """The words for it in a plan."""
+    if isinstance(writer, ServerWriterSpec):
+        return f"wait until lightrag-server at {writer.url} is idle, then stop it"
+    if isinstance(writer, DockerWriterSpec):
+        return f'stop the container "{writer.container}"'
+    if isinstance(writer, SystemdWriterSpec):
+        return f'stop the unit "{writer.unit}"'
+    return "stop the writer"
+
+
 Extension = Annotated[
     str,
     Field(
