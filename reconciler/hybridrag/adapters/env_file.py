@@ -16,24 +16,10 @@ from pathlib import Path, PurePath
 
 from hybridrag.errors import PlanRefused
 from hybridrag.model.ports import Selection
+from hybridrag.model.storages import STORAGES, storages_of
 from hybridrag.spec.env_text import own_text, unreadable_line, values_of, with_values
 
-STORAGES = {
-    "LIGHTRAG_KV_STORAGE": "JsonKVStorage",
-    "LIGHTRAG_DOC_STATUS_STORAGE": "JsonDocStatusStorage",
-    "LIGHTRAG_GRAPH_STORAGE": "NetworkXStorage",
-    "LIGHTRAG_VECTOR_STORAGE": "NanoVectorDBStorage",
-}
-"""The variables that name a storage, with what LightRAG takes where they are absent."""
 WORKING_DIR = "./rag_storage"
-
-
-def storages_of(selection: Selection) -> dict[str, str]:
-    """The selection's classes by the variables that name them."""
-    classes = (selection.kv, selection.doc_status, selection.graph, selection.vector)
-    return {
-        name: chosen or default for (name, default), chosen in zip(STORAGES.items(), classes, strict=True)
-    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

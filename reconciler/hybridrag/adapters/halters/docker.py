@@ -14,10 +14,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from hybridrag.adapters.env_file import STORAGES, EnvFile, Surroundings, storages_of
+from hybridrag.adapters.env_file import EnvFile, Surroundings
 from hybridrag.backends.postgres.docker_engine import engine, explanation, last_words
 from hybridrag.errors import BackendUnavailable, PlanRefused
 from hybridrag.model.ports import Selection
+from hybridrag.model.storages import storages_of
 
 _LOOK_S, _STAYS_S = 0.2, 3.0
 
@@ -93,7 +94,7 @@ class DockerHalter:
     def _refuse_fixed(self, told: Mapping[str, Any], selection: Selection) -> None:
         given = _given(told)
         for name, wanted in storages_of(selection).items():
-            if given.get(name, wanted if self._file else STORAGES[name]) != wanted and name in given:
+            if given.get(name, wanted) != wanted:
                 raise PlanRefused(
                     f'the container "{self._container}" was made with {name}={given[name]}, which nothing can change '
                     f"while it lasts; {wanted} serves now",

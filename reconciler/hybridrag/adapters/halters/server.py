@@ -17,9 +17,10 @@ from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import urlsplit
 
-from hybridrag.adapters.env_file import STORAGES, EnvFile, storages_of
+from hybridrag.adapters.env_file import EnvFile
 from hybridrag.errors import PlanRefused
 from hybridrag.model.ports import Selection
+from hybridrag.model.storages import STORAGES, storages_of
 
 from .commands import Started, run
 from .listeners import alive, listeners
