@@ -63,6 +63,7 @@ class Served:
     project: Project
     models: ModelServer
     url: str
+    key: str = ""
 
     @property
     def folder(self) -> Path:
@@ -118,7 +119,7 @@ class Served:
         request = urllib.request.Request(  # noqa: S310 - our own http://127.0.0.1
             self.url + path,
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
+            headers={"Content-Type": "application/json", "X-API-Key": self.key},
         )
         try:
             with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310

@@ -26,6 +26,7 @@ from .commands import Started, run
 from .listeners import alive, listeners
 
 _LOOK_S, _ANSWER_S = 0.25, 5.0
+_UNFINISHED = ("pending", "parsing", "analyzing", "preprocessed", "processing")
 Health = Mapping[str, Any]
 
 
@@ -138,7 +139,7 @@ class ServerHalter:
             # Not stopped by us, or started by somebody: it is right where it uses what serves.
             told = await self._answering()
             if not changed and _differs(told, selection) is None:
-                return self._exposed(selection)
+                return None
             await self._stop()
         self._started = Started(f"{self._key}.start", self._commands["start"], self._folder, self._environ)
         told = await self._answering()
@@ -150,10 +151,23 @@ class ServerHalter:
                 hint="variables that it is started with win over its .env: take LIGHTRAG_*_STORAGE, WORKSPACE and the "
                 "connection's out of them",
             )
-        return self._exposed(selection)
+        words = [self._file.exposed() if selection.secrets else None, await self._left_over()]
+        return "; ".join(each for each in words if each) or None
 
-    def _exposed(self, selection: Selection) -> str | None:
-        return self._file.exposed() if selection.secrets else None
+    async def _left_over(self) -> str | None:
+        """Documents that it had taken in, but not worked off, when it was stopped: it only goes on with them when asked."""
+        try:
+            told = await asyncio.to_thread(self._get, "/documents/status_counts")
+            found = told["status_counts"]
+            number = sum(found.get(status, 0) for status in _UNFINISHED)
+        except (_Trouble, PlanRefused, ConnectionRefusedError, LookupError, TypeError):
+            return None
+        return (
+            f"{number} of its documents wait unfinished; the next upload, or POST {self._url}/documents/reprocess_failed, "
+            "goes on with them"
+            if number
+            else None
+        )
 
     async def _answering(self) -> Health:
         """What it tells as soon as it answers."""
@@ -194,28 +208,35 @@ class ServerHalter:
 
     def _look(self) -> Health | None:
         """What `/health` tells; None where nobody listens. Raises _Trouble."""
-        request = urllib.request.Request(f"{self._url}/health")  # noqa: S310 - the spec allows http(s) only
+        try:
+            told = self._get("/health")
+        except ConnectionRefusedError:
+            return None
+        if not isinstance(told, dict) or "status" not in told:
+            raise _Trouble(f"what answers at {self._url} is not a lightrag-server")
+        return told
+
+    def _get(self, path: str) -> Any:
+        """The answer in JSON. Raises ConnectionRefusedError where nobody listens, and _Trouble."""
+        request = urllib.request.Request(self._url + path)  # noqa: S310 - the spec allows http(s) only
         if self._api_key is not None:
             request.add_header("X-API-Key", self._api_key())
         try:
             with _DIRECT.open(request, timeout=_ANSWER_S) as answer:
-                told = json.load(answer)
+                return json.load(answer)
         except urllib.error.HTTPError as error:
             error.close()
             if error.code in (401, 403):
                 raise self._refused(
                     "it does not accept the key", hint=f"give its LIGHTRAG_API_KEY as {self._key}.api_key"
                 ) from None
-            raise _Trouble(f"{self._url}/health answers with status {error.code}") from None
+            raise _Trouble(f"{self._url}{path} answers with status {error.code}") from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
             if isinstance(reason, ConnectionRefusedError):
-                return None
+                raise reason from None
             words = getattr(reason, "strerror", None) or type(reason).__name__
-            raise _Trouble(f"{self._url}/health does not answer: {words}") from None
-        if not isinstance(told, dict) or "status" not in told:
-            raise _Trouble(f"what answers at {self._url} is not a lightrag-server")
-        return told
+            raise _Trouble(f"{self._url}{path} does not answer: {words}") from None
 
     def _refused(self, why: str, *, hint: str = "see what runs there, then: hybridrag apply") -> PlanRefused:
         return PlanRefused(f"lightrag-server at {self._url}: {why}", hint=hint)
