@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypedDict
 
@@ -19,7 +19,7 @@ from hybridrag.backends.postgres.backend import PostgresBackend
 from hybridrag.backends.postgres.spec import PostgresSpec, TlsSpec
 from hybridrag.engine import World
 from hybridrag.journal import known_counts
-from hybridrag.model.ports import Backend, Embedding
+from hybridrag.model.ports import Backend, Embedding, Selection
 from hybridrag.model.services import Halter
 from hybridrag.model.wanted import Place, Wanted
 from hybridrag.model.watching import Model, Models, Source, Watched
@@ -76,7 +76,11 @@ def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
         )
         for name, database in environment.databases.items()
     }
-    return World(
+
+    def serving(name: str) -> Selection:
+        return world.selection(world.database(name))
+
+    world = World(
         environment=environment.environment,
         spec_digest=spec.digest,
         spec_files=tuple(str(path) for path in spec.files),
@@ -87,7 +91,7 @@ def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
         halters={
             name: halter
             for name, database in environment.databases.items()
-            if (halter := _halter(name, database.writer, spec, secrets)) is not None
+            if (halter := _halter(name, database.writer, spec, secrets, serving)) is not None
         },
         watched={
             name: _watched(name, database.source, database.writer, spec)
@@ -103,6 +107,7 @@ def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
             for name, database in environment.databases.items()
         },
     )
+    return world
 
 
 def _watched(name: str, source: SourceSpec, writer: WatcherWriterSpec, spec: LoadedSpec) -> Watched:
@@ -131,8 +136,10 @@ def _model(key: str, entry: LlmSpec | EmbeddingModelSpec | None, secrets: Secret
     )
 
 
-def _halter(name: str, writer: WriterSpec, spec: LoadedSpec, secrets: Secrets) -> Halter | None:
-    """What stops this writer; None where nobody could, or the daemon does it itself."""
+def _halter(
+    name: str, writer: WriterSpec, spec: LoadedSpec, secrets: Secrets, serving: Callable[[str], Selection]
+) -> Halter | None:
+    """What stops this writer; None where nobody could, or the daemon does it itself. `serving`: by database."""
     if isinstance(writer, (NoWriterSpec, WatcherWriterSpec)):
         return None
     key = f"databases.{name}.writer"
@@ -152,6 +159,7 @@ def _halter(name: str, writer: WriterSpec, spec: LoadedSpec, secrets: Secrets) -
         name,
         url=writer.url,
         api_key=None if ref is None else lambda: secrets.resolve(ref, used_by=f"{key}.api_key").reveal(),
+        serving=lambda: serving(name),
         env_file=EnvFile(spec.resolve(writer.env_file), key=f"{key}.env_file"),
         stop=writer.stop,
         start=writer.start,

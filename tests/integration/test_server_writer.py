@@ -206,7 +206,7 @@ def test_a_busy_server_is_left_alone_and_an_upload_is_not_lost(project: Project,
 
 
 def test_what_it_is_started_with_wins_and_is_told(project: Project, served: Served) -> None:
-    """Without its key it is left alone. A variable of its process says JSON: the server comes up, on the wrong stores, and the old backend serves again."""
+    """Without its key, or where it serves other files, it is left alone. A variable of its process says JSON: the server comes up, on the wrong stores, and the old backend serves again."""
     right = served._commands()["start"]
     program = served.folder / "serve.py"
     program.write_text(
@@ -224,6 +224,18 @@ def test_what_it_is_started_with_wins_and_is_told(project: Project, served: Serv
         assert refused.returncode == 5, refused.stderr
         assert "LIGHTRAG_API_KEY" in refused.stderr
         assert served.starts == 1
+    (project.folder / "other").mkdir()
+    text = served.env
+    (served.folder / ".env").write_text(text.replace("WORKSPACE=notes", "WORKSPACE=other"))
+    served.kill()
+    served.start()
+    served.declare(start=start, api_key={"env": "KEY"})
+    refused = project.run("apply", "--auto-approve", KEY="very-secret")
+    assert "it uses the files in" in " ".join(refused.stderr.split())
+    assert (refused.returncode, served.starts) == (5, 2)
+    (served.folder / ".env").write_text(text)
+    served.kill()
+    served.start()
     (project.folder / "key").write_text("very-secret\n")
     served.declare(start=start, api_key={"file": "key"})
     refused = project.run("apply", "--auto-approve")

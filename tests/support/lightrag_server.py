@@ -150,6 +150,8 @@ class Served:
     def kill(self) -> None:
         with contextlib.suppress(OSError, ValueError):
             os.kill(int((self.folder / "pid").read_text()), signal.SIGKILL)
+        while self.call("/health", quiet=True) is not None:
+            time.sleep(0.1)
 
 
 def make_served(project: Project, models: ModelServer) -> Served:

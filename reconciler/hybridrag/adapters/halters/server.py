@@ -35,7 +35,10 @@ class _Trouble(Exception):
 
 
 class ServerHalter:
-    """See `model.services.Halter`. `timeout_s`: until it is idle, until it is gone, until it answers again."""
+    """See `model.services.Halter`. `timeout_s`: until it is idle, until it is gone, until it answers again.
+
+    `serving` is what it should be using before it is stopped.
+    """
 
     def __init__(
         self,
@@ -43,6 +46,7 @@ class ServerHalter:
         *,
         url: str,
         api_key: Callable[[], str] | None,
+        serving: Callable[[], Selection],
         env_file: EnvFile,
         stop: tuple[str, ...],
         start: tuple[str, ...],
@@ -58,11 +62,15 @@ class ServerHalter:
         self._timeout_s = timeout_s
         self._folder = folder
         self._environ = environ
+        self._serving = serving
         self._started: Started | None = None
+        self._left_alone = False
 
     async def pause(self) -> str:
+        self._left_alone = True  # then there is nothing to resume either
         self._file.check()
         await self._idle()
+        self._left_alone = False
         await self._stop()
         return f"lightrag-server at {self._url} is stopped"
 
@@ -80,6 +88,11 @@ class ServerHalter:
                 raise self._refused(
                     "it does not tell what it uses; it was left running",
                     hint=f"give its LIGHTRAG_API_KEY: {self._key}.api_key: {{env: …}}",
+                )
+            if (differs := _differs(told, self._serving())) is not None:
+                raise self._refused(
+                    f"{differs}; it was left running",
+                    hint=f"see whether {self._key}.url is the server of this database (in a container: kind: docker)",
                 )
             if not told.get("pipeline_active", told.get("pipeline_busy")):
                 return
@@ -134,6 +147,8 @@ class ServerHalter:
         yield
 
     async def resume(self, selection: Selection) -> str | None:
+        if self._left_alone:
+            return None
         changed = self._file.bring(selection)
         if not await self._silent():
             # Not stopped by us, or started by somebody: it is right where it uses what serves.
