@@ -75,7 +75,7 @@ class Reverting:
         except HybridragError as other:
             return _like(
                 error,
-                f'{why}\n  the way back is closed ({other.what}), so "{new}" still serves, and its writer stands',
+                f'{why}; the way back is closed ({other.what}), so "{new}" still serves, and its writer stands',
                 f"correct what it says, then: hybridrag apply; or back to what served before: hybridrag rollback {database}",
             )
         old = served_by(self.world.serving(self.world.database(database)))
@@ -84,7 +84,7 @@ class Reverting:
         )
         return _like(
             error,
-            f'{why}\n  "{database}" is served by backend "{old}" again, as before; the copy in "{new}" is kept',
+            f'{why}; "{database}" is served by backend "{old}" again, as before; the copy in "{new}" is kept',
             f"{error.hint or 'correct what it says'}; then hybridrag apply carries over only what is new",
         )
 
