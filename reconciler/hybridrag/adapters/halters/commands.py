@@ -33,7 +33,7 @@ class Started:
     """A command that was begun, in a session of its own: Ctrl-C is ours to answer."""
 
     def __init__(self, key: str, argv: Sequence[str], folder: Path, environ: Mapping[str, str]) -> None:
-        self._name = argv[0]
+        self._last = ""
         # A file, not a pipe: what the command leaves in the background may go on printing.
         self._told = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it ended
         try:
@@ -56,11 +56,12 @@ class Started:
         """None while it runs."""
         if self._process.poll() is None:
             return None
-        if self._told.closed:
-            return Ended(self._process.returncode, "")
-        self._told.seek(max(0, os.fstat(self._told.fileno()).st_size - 4096))
-        last = self._told.read().decode("utf-8", "replace").strip().splitlines()[-1:]
-        return Ended(self._process.returncode, last[0][:200] if last else "")
+        if not self._told.closed:
+            self._told.seek(max(0, os.fstat(self._told.fileno()).st_size - 4096))
+            last = self._told.read().decode("utf-8", "replace").strip().splitlines()[-1:]
+            self._last = last[0][:200] if last else ""
+            self._told.close()
+        return Ended(self._process.returncode, self._last)
 
     def let_go(self) -> None:
         """Whatever still runs goes on by itself."""

@@ -250,7 +250,12 @@ class ServerHalter:
             reason = getattr(error, "reason", error)
             if isinstance(reason, ConnectionRefusedError):
                 raise reason from None
-            words = getattr(reason, "strerror", None) or type(reason).__name__
+            if isinstance(reason, TimeoutError):
+                words = f"nothing comes within {_ANSWER_S:.0f} s"
+            elif isinstance(reason, ValueError):
+                words = "it is not JSON"
+            else:
+                words = getattr(reason, "strerror", None) or type(reason).__name__
             raise _Trouble(f"{self._url}{path} does not answer: {words}") from None
 
     def _refused(self, why: str, *, hint: str = "see what runs there, then: hybridrag apply") -> PlanRefused:
