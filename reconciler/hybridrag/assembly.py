@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypedDict
 
-from hybridrag.adapters.halter import CommandHalter
+from hybridrag.adapters.env_file import EnvFile
+from hybridrag.adapters.halters import CommandHalter, DockerHalter, ServerHalter, SystemdHalter
 from hybridrag.adapters.lightrag_process import LightRagSchema
 from hybridrag.adapters.secrets import Secrets
 from hybridrag.backends.json.backend import JsonBackend
@@ -16,10 +19,24 @@ from hybridrag.backends.postgres.backend import PostgresBackend
 from hybridrag.backends.postgres.spec import PostgresSpec, TlsSpec
 from hybridrag.engine import World
 from hybridrag.journal import known_counts
-from hybridrag.model.ports import Backend, Embedding
+from hybridrag.model.ports import Backend, Embedding, Selection
 from hybridrag.model.services import Halter
 from hybridrag.model.wanted import Place, Wanted
-from hybridrag.spec import CommandWriterSpec, LoadedSpec
+from hybridrag.model.watching import Model, Models, Source, Watched
+from hybridrag.spec import (
+    CommandWriterSpec,
+    DockerWriterSpec,
+    EmbeddingModelSpec,
+    LlmSpec,
+    LoadedSpec,
+    NoWriterSpec,
+    SourceSpec,
+    SystemdWriterSpec,
+    WatcherWriterSpec,
+    WriterSpec,
+    how_stopped,
+    seconds_of,
+)
 
 
 def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
@@ -53,12 +70,17 @@ def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
             thresholds=environment.thresholds(name),
             prevent_destroy=environment.prevent_destroy(name),
             pausable=database.writer.kind != "none",
+            stopping=how_stopped(database.writer),
             keep_source_s=environment.keep_source_s(name),
             function=database.embedding.function,
         )
         for name, database in environment.databases.items()
     }
-    return World(
+
+    def serving(name: str) -> Selection:
+        return world.selection(world.database(name))
+
+    world = World(
         environment=environment.environment,
         spec_digest=spec.digest,
         spec_files=tuple(str(path) for path in spec.files),
@@ -67,22 +89,90 @@ def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
         files=declared or JsonBackend("json", counts),
         state=state,
         halters={
-            name: _halter(name, database.writer, spec)
+            name: halter
             for name, database in environment.databases.items()
-            if isinstance(database.writer, CommandWriterSpec)
+            if (halter := _halter(name, database.writer, spec, secrets, serving)) is not None
+        },
+        watched={
+            name: _watched(name, database.source, database.writer, spec)
+            for name, database in environment.databases.items()
+            if database.source is not None and isinstance(database.writer, WatcherWriterSpec)
+        },
+        models={
+            name: Models(
+                llm=_model("models.llm", environment.models.llm, secrets),
+                embedding=_model("models.embedding", environment.models.embedding, secrets),
+                function=database.embedding.function,
+            )
+            for name, database in environment.databases.items()
         },
     )
+    return world
 
 
-def _halter(name: str, writer: CommandWriterSpec, spec: LoadedSpec) -> Halter:
-    return CommandHalter(
-        name,
-        pause=writer.pause,
-        resume=writer.resume,
-        timeout_s=writer.timeout,
-        folder=spec.base_dir,
-        environ=spec.environ,
+def _watched(name: str, source: SourceSpec, writer: WatcherWriterSpec, spec: LoadedSpec) -> Watched:
+    return Watched(
+        database=name,
+        source=Source(
+            kind=source.type,
+            path=str(spec.resolve(source.path)),
+            recursive=source.recursive,
+            extensions=tuple(extension.lower() for extension in source.extensions),
+        ),
+        interval_s=seconds_of(writer.interval),
+        drain_s=writer.timeout,
     )
+
+
+def _model(key: str, entry: LlmSpec | EmbeddingModelSpec | None, secrets: Secrets) -> Model | None:
+    if entry is None:
+        return None
+    ref = entry.api_key
+    return Model(
+        binding=entry.binding,
+        name=entry.model if isinstance(entry, LlmSpec) else None,
+        base_url=entry.base_url,
+        key=None if ref is None else lambda: secrets.resolve(ref, used_by=f"{key}.api_key").reveal(),
+    )
+
+
+def _halter(
+    name: str, writer: WriterSpec, spec: LoadedSpec, secrets: Secrets, serving: Callable[[str], Selection]
+) -> Halter | None:
+    """What stops this writer; None where nobody could, or the daemon does it itself. `serving`: by database."""
+    if isinstance(writer, (NoWriterSpec, WatcherWriterSpec)):
+        return None
+    key = f"databases.{name}.writer"
+    path = None if writer.env_file is None else spec.resolve(writer.env_file)
+    if isinstance(writer, DockerWriterSpec):
+        placed = None if path is None else (path, f"{key}.env_file")
+        return DockerHalter(name, container=writer.container, env_file=placed, timeout_s=writer.timeout)
+    file = None if path is None else EnvFile(path, key=f"{key}.env_file")
+    here: _Here = {"timeout_s": writer.timeout, "folder": spec.base_dir, "environ": spec.environ}
+    if isinstance(writer, SystemdWriterSpec):
+        return SystemdHalter(name, unit=writer.unit, user=writer.user, env_file=file, **here)
+    if isinstance(writer, CommandWriterSpec):
+        commands = {"pause": writer.pause, "resume": writer.resume}
+        return CommandHalter(name, **commands, check=writer.check, env_file=file, **here)
+    ref = writer.api_key
+    return ServerHalter(
+        name,
+        url=writer.url,
+        api_key=None if ref is None else lambda: secrets.resolve(ref, used_by=f"{key}.api_key").reveal(),
+        serving=lambda: serving(name),
+        env_file=EnvFile(spec.resolve(writer.env_file), key=f"{key}.env_file"),
+        stop=writer.stop,
+        start=writer.start,
+        **here,
+    )
+
+
+class _Here(TypedDict):
+    """What every halter that runs commands is given."""
+
+    timeout_s: int
+    folder: Path
+    environ: Mapping[str, str]
 
 
 def _place(backend: Backend) -> Place:

@@ -31,6 +31,9 @@ class ModelServer:
         self._embed = embedding(dim)
         self.embedded: list[str] = []
         self.prompts: list[str] = []
+        self.may_answer = threading.Event()
+        """Cleared, completions wait."""
+        self.may_answer.set()
         models = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -73,6 +76,7 @@ class ModelServer:
     def completion(self, asked: dict[str, Any]) -> dict[str, Any]:
         said = {message["role"]: message["content"] for message in asked["messages"]}
         self.prompts.append(said["user"])
+        self.may_answer.wait(300)
         text = asyncio.run(scripted_model(said["user"], said.get("system")))
         return {
             "id": "scripted",
@@ -92,6 +96,7 @@ class ModelServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.may_answer.set()
         self._server.shutdown()
         self._thread.join(10)
         self._server.server_close()

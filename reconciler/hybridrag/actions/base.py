@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,7 +12,7 @@ from hybridrag.model.data import Slot, streams_of
 from hybridrag.model.events import Emit
 from hybridrag.model.facts import Facts
 from hybridrag.model.plan import HazardKind, Move, Step
-from hybridrag.model.ports import Backend, Embedding, Store
+from hybridrag.model.ports import Backend, Embedding, Selection, Store
 from hybridrag.model.services import Halter, Memory, Pointer
 
 from .standing import Standing, Standings
@@ -43,8 +43,9 @@ class Context:
 
     `parts` are what the step is about: one part, or for a step of the whole database all of its moving parts.
     `placement` is where each slot of the database is wanted; `backend` is what a provision step is about. `halter`
-    stops whatever writes the database; None where nobody could be stopped. `quarantine`: records that a target cannot
-    hold are put aside. `lanes`: how many streams, or ranges of one, are worked on at once.
+    stops whatever writes the database; None where nobody could be stopped. `serving` is what LightRAG needs to use it as
+    the registry says now. `quarantine`: records that a target cannot hold are put aside. `lanes`: how many streams, or
+    ranges of one, are worked on at once.
     """
 
     run: str
@@ -63,6 +64,7 @@ class Context:
     standings: Standings
     pointer: Pointer
     halter: Halter | None
+    serving: Callable[[], Selection]
     allowed: frozenset[HazardKind]
     emit: Emit
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from hybridrag.model.events import Warned
+
 from .base import Context
 
 
@@ -19,8 +21,10 @@ class Resume:
     async def do(self, context: Context) -> None:
         since = context.memory.paused_since(context.database)
         if context.halter is not None and since is not None:
-            await context.halter.resume()
+            words = await context.halter.resume(context.serving())
             context.standings.paused[context.database] = max(0.0, time.time() - since)
+            if words is not None:
+                context.emit(Warned(step=context.step.id, message=words))
         context.memory.close_pause(context.database)
         for part in context.parts:
             await context.standings.release(part.move.id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from hybridrag.model.data import Slot
 
 from .base import Context
@@ -25,7 +27,11 @@ class Switch:
             fingerprint = left[frozenset(part.move.slots)] = await part.source.reader().fingerprint()
             if fingerprint != state:
                 raise changed(context.database)
-        for part in context.parts:
-            # The marks go first: a target that serves must never look like an unfinished copy of ours.
-            await part.target.mark(part.move.migration_id, "switched")
-        context.pointer.point(context.database, context.path, context.placement, context.workspace, left=left)
+        # Nobody may begin to write between the last look at the pause and the new pointer.
+        with context.halter.sealed() if context.halter else contextlib.nullcontext():
+            for part in context.parts:
+                # The marks go first: a target that serves must never look like an unfinished copy of ours.
+                await part.target.mark(part.move.migration_id, "switched")
+            context.pointer.point(
+                context.database, context.path, context.placement, context.workspace, left=left
+            )

@@ -14,6 +14,7 @@ from .look import health, status, verify
 from .migrate import migrate
 from .plan import plan, validate
 from .query import query
+from .render import render
 from .retire import retire
 from .rollback import rollback
 from .setup_docker import setup_docker
@@ -48,6 +49,7 @@ for _command in (
     health,
     verify,
     query,
+    render,
     db,
     backend,
 ):

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+from rich.markup import escape
 
 from .common import Settings, command_options
+
+if TYPE_CHECKING:
+    from hybridrag.api import Environment
 
 
 @click.command()
@@ -15,11 +20,26 @@ from .common import Settings, command_options
 def validate(settings: Settings) -> None:
     """Check the spec; no network."""
     env = settings.environment()
+    warnings = _warnings(env)
     if settings.json:
-        settings.print_json({"valid": True, "digest": env.spec.digest, "databases": list(env.world.wanted)})
+        told = {"valid": True, "digest": env.spec.digest, "databases": list(env.world.wanted)}
+        settings.print_json({**told, **({"warnings": warnings} if warnings else {})})
         return
     names = ", ".join(env.world.wanted) or "none"
     settings.out().print(f"[good]valid[/]: environment {env.world.environment}, databases: {names}")
+    for warning in warnings:
+        settings.out().print(f"[warn]warning[/]: {escape(warning)}")
+
+
+def _warnings(env: Environment) -> list[str]:
+    """What does not make a spec wrong, but its writers' files are worth a look."""
+    from hybridrag.adapters.env_file import complaints
+
+    found = []
+    for name, database in env.spec.environment.databases.items():
+        if (file := getattr(database.writer, "env_file", None)) is not None:
+            found += complaints(env.spec.resolve(file), f"databases.{name}.writer.env_file")
+    return found
 
 
 @click.command()

@@ -56,22 +56,38 @@ async def plan_discard(world: World, item: Wanted, back: Sequence[Kept]) -> Disc
         moves[move.id] = move
         facts[store_thing(item.database, kept.name, kept.slots)] = found
         words.append(_behind(world.holder(source).name, kept, found, now))
-    step = Step(
-        id=f"point_back.{item.database}",
-        verb="point_back",
-        target=item.database,
-        summary=f"point the registry at backend {' and '.join(kept.shown for kept in back)} again",
-        reason="the way back without what was written since was asked for",
-    )
+    names = " and ".join(kept.shown for kept in back)
+    steps = _steps(item, f"point the registry at backend {names} again")
     observation = Observation(facts=facts)
     plan = Plan(
         environment=world.environment,
         spec_digest=world.spec_digest,
         observation_digest=observation.digest,
-        steps=(step,),
+        steps=steps,
         moves=moves,
     )
     return Discard(planned=Planned(plan=plan, observation=observation, items=(item,)), words=tuple(words))
+
+
+def _steps(item: Wanted, summary: str) -> tuple[Step, ...]:
+    """With its writer stopped meanwhile, where it has one that can be."""
+    told = {
+        "pause": (item.stopping, "nobody may write while the pointer changes"),
+        "point_back": (summary, "the way back without what was written since was asked for"),
+        "resume": ("start the writer again", "the pause ends with the change, or with a failure"),
+    }
+    verbs = [verb for verb in told if verb == "point_back" or item.pausable]
+    return tuple(
+        Step(
+            id=f"{verb}.{item.database}",
+            verb=verb,
+            target=item.database,
+            summary=told[verb][0],
+            reason=told[verb][1],
+            depends_on=(f"{verbs[index - 1]}.{item.database}",) if index else (),
+        )
+        for index, verb in enumerate(verbs)
+    )
 
 
 async def _usable(world: World, item: Wanted, kept: Kept) -> Facts:

@@ -4,28 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timezone
+from typing import Any
 
 from hybridrag.errors import HybridragError
 from hybridrag.journal import KeptEntry, Registry, RegistryEntry, facts_of
 from hybridrag.model.data import Slot
 from hybridrag.model.facts import Facts
 from hybridrag.model.ports import Backend
+from hybridrag.model.watching import Watched
 from hybridrag.planner import JSON, in_use
 
 Placed = Mapping[Slot, Backend]
 
 
 class RegistryPointer:
-    """`model.services.Pointer` over the registry. `files` is the backend that stands for JSON files."""
+    """`model.services.Pointer` over the registry. `files` is the backend that stands for JSON files.
 
-    def __init__(self, registry: Registry, backends: Mapping[str, Backend], files: Backend) -> None:
+    `watched` says what feeds those databases that our daemon feeds.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        backends: Mapping[str, Backend],
+        files: Backend,
+        watched: Mapping[str, Watched] | None = None,
+    ) -> None:
         self._registry = registry
         self._backends = backends
         self._files = files
+        self._watched = watched or {}
 
     def held(self) -> RegistryPointer:
         """The same over the registry as it is now, read once; for looking at many databases."""
-        return RegistryPointer(self._registry.held(), self._backends, self._files)
+        return RegistryPointer(self._registry.held(), self._backends, self._files, self._watched)
 
     def current(self, database: str) -> Facts:
         """The entry as facts; the spec's type of a backend counts where it declares it."""
@@ -38,7 +50,21 @@ class RegistryPointer:
 
     def register(self, database: str, path: str) -> None:
         """A database that its JSON files serve, as they would without an entry."""
-        self._registry.put(RegistryEntry(name=database, path=path))
+        self._registry.put(RegistryEntry(name=database, path=path, **self._fed(database)))
+
+    def _fed(self, database: str) -> dict[str, Any]:
+        """What feeds a database, as the registry says it; what others wrote about theirs stays."""
+        watched = self._watched.get(database)
+        return (
+            {}
+            if watched is None
+            else {
+                "source_folder": watched.source.path,
+                "source_type": watched.source.kind,
+                "auto_watch": True,
+                "watch_interval": watched.interval_s,
+            }
+        )
 
     def point(
         self,
@@ -53,6 +79,17 @@ class RegistryPointer:
         entry = self._entry(database, path, placement, workspace)
         kept = self._kept(database, placement, left, behind)
         self._registry.put(entry.model_copy(update={"kept": tuple(kept)}))
+
+    def entry(self, database: str) -> RegistryEntry | None:
+        """What the registry says of it, to be put back."""
+        return self._registry.read().databases.get(database)
+
+    def put_back(self, database: str, entry: RegistryEntry | None) -> None:
+        """The entry as it was, with what was kept then; None where there was none."""
+        if entry is None:
+            self._registry.drop(database)
+        else:
+            self._registry.put(entry)
 
     def retiring(self, database: str, backend: str, slots: Collection[Slot]) -> None:
         def mark(kept: KeptEntry) -> KeptEntry:
@@ -114,6 +151,7 @@ class RegistryPointer:
         return RegistryEntry.model_validate(
             {
                 **fields,
+                **self._fed(database),
                 **(apart if mixed else places[Slot.KV]),
                 "name": database,
                 "path": path,

@@ -19,12 +19,13 @@ from hybridrag.model.data import streams_of
 from hybridrag.model.events import Emit, PlanReady, RunDone, StepDone, StepFailed, StepStarted, Warned
 from hybridrag.model.facts import Observation
 from hybridrag.model.plan import HazardKind, Move, Plan, Step
-from hybridrag.model.ports import Backend, Embedding
+from hybridrag.model.ports import Backend, Embedding, Selection
 from hybridrag.model.wanted import Wanted
 from hybridrag.planner import store_thing
 
 from .planning import Planned, plan_world
 from .recording import ProgressRecorder, QuarantineTally, counts_of
+from .reverting import Reverting
 from .world import World, served_by
 
 
@@ -80,6 +81,7 @@ class Run:
         self._items = {item.database: item for item in planned.items}
         self._standings = Standings()
         self._report = RunReport(run=run_id(), outcome="done", seconds=0.0)
+        self._reverting = Reverting(world, emit)
 
     async def execute(self) -> RunReport:
         """Raises what the failing step raised, after closing the brackets and saying who serves."""
@@ -100,17 +102,21 @@ class Run:
                 )
             )
             error: BaseException | None = None
+            context: Context | None = None
             try:
                 refuse_without_consent(self._plan, self._allowed)
                 left = list(self._plan.steps)
                 while left:
                     lease.check()
                     step = left.pop(0)
-                    await self._step(step, journal)
+                    context = self._context(step, journal)
+                    await self._reverting.before(context)
+                    await self._step(context, journal)
+                    self._reverting.after(step, self._report.steps[step.id])
                     if step.verb == "pause":
                         left = await self._as_it_stands(step.target, left)
             except BaseException as raised:
-                error = raised
+                error = raised if context is None else await self._reverting.failed(raised, context)
                 await self._close_brackets(journal)
             finally:
                 self._report.seconds = time.monotonic() - started
@@ -147,8 +153,8 @@ class Run:
             return {name: served_by(self._world.serving(item)) for name, item in self._items.items()}
         return {}
 
-    async def _step(self, step: Step, journal: Journal) -> None:
-        action, context = BY_VERB[step.verb], self._context(step, journal)
+    async def _step(self, context: Context, journal: Journal) -> None:
+        step, action = context.step, BY_VERB[context.step.verb]
         started = time.monotonic()
         journal.begin_step(self._report.run, step.id)
         self._emit(StepStarted(step=step.id, summary=step.summary))
@@ -209,7 +215,7 @@ class Run:
             if step.verb != "resume" or journal.pause_of(step.target) is None:
                 continue
             try:
-                await self._step(step, journal)
+                await self._step(self._context(step, journal), journal)
             except Exception as error:  # it must not hide the first one
                 self._emit(
                     Warned(step=step.id, message=f"the pause could not be closed: {words_of(error)[1]}")
@@ -240,6 +246,7 @@ class Run:
             standings=self._standings,
             pointer=self._world.pointer,
             halter=self._world.halters.get(item.database),
+            serving=lambda: self._world.selection(item),
             allowed=self._allowed,
             emit=self._emit,
         )
@@ -263,6 +270,7 @@ class Run:
             standings=self._standings,
             pointer=self._world.pointer,
             halter=None,
+            serving=Selection,
             allowed=self._allowed,
             emit=self._emit,
         )

@@ -12,6 +12,7 @@ from hybridrag.model.data import ALL_SLOTS, Slot
 from hybridrag.model.ports import Backend, Selection, Store
 from hybridrag.model.services import Halter
 from hybridrag.model.wanted import Wanted, in_words
+from hybridrag.model.watching import Models, Watched
 from hybridrag.planner import JSON, in_use
 
 from .pointer import RegistryPointer
@@ -30,6 +31,10 @@ class World:
     state: Path
     halters: Mapping[str, Halter] = field(default_factory=dict)
     """What stops the writer of each database that has one."""
+    watched: Mapping[str, Watched] = field(default_factory=dict)
+    """What the daemon feeds each database from, where its writer is the daemon."""
+    models: Mapping[str, Models] = field(default_factory=dict)
+    """What each database is asked and fed with."""
 
     @property
     def journal_path(self) -> Path:
@@ -41,7 +46,7 @@ class World:
 
     @property
     def pointer(self) -> RegistryPointer:
-        return RegistryPointer(self.registry, self.backends, self.files)
+        return RegistryPointer(self.registry, self.backends, self.files, self.watched)
 
     def database(self, name: str) -> Wanted:
         """Raises NotFound, listing what there is."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .database import Journal, JournalUnreadable
+from .database import Journal
 from .lease import Lease
 from .reading import (
     ProgressRecord,
@@ -14,8 +14,13 @@ from .reading import (
     progress,
 )
 from .registry import KeptEntry, Registry, RegistryEntry, RegistryFile, SlotEntry, facts_of
+from .state_file import JournalUnreadable
+from .watch_look import WatchLook, look_at_watcher
+from .watch_state import BY_HAND, Activity, WatchState, WriterLock, watch_path
 
 __all__ = [
+    "BY_HAND",
+    "Activity",
     "Journal",
     "JournalUnreadable",
     "KeptEntry",
@@ -26,10 +31,15 @@ __all__ = [
     "RegistryFile",
     "RunRecord",
     "SlotEntry",
+    "WatchLook",
+    "WatchState",
+    "WriterLock",
     "facts_of",
     "is_running",
     "known_counts",
     "last_run",
+    "look_at_watcher",
     "open_pauses",
     "progress",
+    "watch_path",
 ]

@@ -8,25 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 
-from hybridrag.errors import BackendUnavailable, HybridragError
 from hybridrag.model.data import BadRecord
 from hybridrag.model.events import Progress
 from hybridrag.model.room import Room
 
 from .quarantine import quarantine, quarantine_path
+from .state_file import StateFile
 
-PATIENCE_S = 10.0
-_FIRST = """
-CREATE TABLE lease (
+LEASE_TABLE = """CREATE TABLE lease (
     id INTEGER PRIMARY KEY CHECK (id = 1), owner TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,
-    process TEXT NOT NULL, acquired REAL NOT NULL, expires REAL NOT NULL, fence INTEGER NOT NULL);
+    process TEXT NOT NULL, acquired REAL NOT NULL, expires REAL NOT NULL, fence INTEGER NOT NULL);"""
+_FIRST = f"""
+{LEASE_TABLE}
 CREATE TABLE run (
     id TEXT PRIMARY KEY, started REAL NOT NULL, finished REAL, who TEXT NOT NULL, spec_digest TEXT NOT NULL,
     observation_digest TEXT NOT NULL, outcome TEXT, error TEXT);
@@ -55,97 +52,13 @@ ALTER TABLE progress ADD COLUMN streams TEXT NOT NULL DEFAULT '[]';
 """
 _VERSIONS = (_FIRST, _COUNTS_AND_PROGRESS, _LEFT_OUT, _STREAMS)
 """What each schema version added to the one before."""
-SCHEMA_VERSION = len(_VERSIONS)
 
 
-class JournalUnreadable(HybridragError):
-    """The journal file is damaged or from a newer version (exit 1)."""
-
-    code = "journal_unreadable"
-
-
-class Journal:
+class Journal(StateFile):
     """One environment's journal, open for writing. Use as a context manager."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=PATIENCE_S, check_same_thread=False)
-        self._guard = threading.RLock()  # the lease's thread shares the connection
-        try:
-            with self._telling_of_a_full_disk():
-                self._enter_wal()
-                self._db.execute("PRAGMA synchronous = FULL")
-                self._migrate()
-            path.chmod(0o600)
-        except sqlite3.DatabaseError as error:
-            self._db.close()
-            raise unreadable(path, error) from None
-        except (JournalUnreadable, BackendUnavailable):
-            self._db.close()
-            raise
-
-    def _enter_wal(self) -> None:
-        """SQLite does not wait by itself while another process makes the same new file a WAL one."""
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                self._db.execute("PRAGMA journal_mode = WAL")
-                return
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise
-            time.sleep(0.02)
-
-    def _migrate(self) -> None:
-        with self.transaction() as db:
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version > SCHEMA_VERSION:
-                raise JournalUnreadable(
-                    f'the journal "{self.path}" was written by a newer hybridrag (schema {version})',
-                    hint="upgrade hybridrag, or move the file away (history is lost, nothing else)",
-                )
-            for added in _VERSIONS[version:]:
-                for statement in added.split(";"):
-                    if statement.strip():
-                        db.execute(statement)
-            if version < SCHEMA_VERSION:
-                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """One immediate transaction; rolled back on any exception. Raises BackendUnavailable on a full disk."""
-        with self._guard, self._telling_of_a_full_disk():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:  # SQLite itself may have rolled it back
-                    self._db.execute("ROLLBACK")
-                raise
-
-    @contextlib.contextmanager
-    def _telling_of_a_full_disk(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            # A full disk is also met while SQLite extends a file it has mapped, as an I/O error.
-            if "is full" not in str(error) and "disk I/O" not in str(error):
-                raise
-            raise BackendUnavailable(
-                f'the journal "{self.path}" cannot be written: {error}',
-                hint="free space there, then run hybridrag apply: it goes on from the checkpoint",
-            ) from error
-
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._db.close()
+    VERSIONS = _VERSIONS
+    TITLE = "journal"
 
     def room(self) -> Room | None:
         return Room.holding(self.path.parent)
@@ -282,11 +195,3 @@ class Journal:
     def close_pause(self, database: str) -> None:
         with self.transaction() as db:
             db.execute("DELETE FROM pause WHERE database = ?", (database,))
-
-
-def unreadable(path: Path, error: Exception) -> JournalUnreadable:
-    return JournalUnreadable(
-        f'the journal "{path}" cannot be used: {error}',
-        where=str(path),
-        hint="move the file away (history is lost, nothing else), then run hybridrag plan",
-    )

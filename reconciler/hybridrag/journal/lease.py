@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hybridrag.errors import BackendUnavailable, LeaseHeld
 
-from .database import Journal
+from .state_file import StateFile
 
 TTL_S = 30.0
 BEAT_S = 5.0
@@ -53,11 +53,23 @@ def is_held(host: str, pid: int, mark: str, expires: float) -> bool:
 
 
 class Lease:
-    """Held inside a `with` block; a thread keeps it fresh. Raises LeaseHeld when somebody else has it."""
+    """Held inside a `with` block; a thread keeps it fresh. Raises LeaseHeld when somebody else has it.
 
-    def __init__(self, journal: Journal, owner: str) -> None:
+    `taken` says what that means, `name` what holds it.
+    """
+
+    def __init__(
+        self,
+        journal: StateFile,
+        owner: str,
+        *,
+        taken: str = "another apply runs on this environment",
+        name: str = "apply",
+    ) -> None:
         self._journal = journal
         self._owner = owner
+        self._taken = taken
+        self._name = name
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="hybridrag-lease", daemon=True)
         self.fence = 0
@@ -72,7 +84,7 @@ class Lease:
             ).fetchone()
             if row and is_held(row[1], row[2], row[3], row[5]):
                 raise LeaseHeld(
-                    f"another apply runs on this environment: {row[0]} (pid {row[2]} on {row[1]}), "
+                    f"{self._taken}: {row[0]} (pid {row[2]} on {row[1]}), "
                     f"since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(row[4]))}",
                     hint=f"wait for it; if it is dead, the lease ends by itself within {TTL_S:.0f} s",
                 )
@@ -102,7 +114,7 @@ class Lease:
         """Raise LeaseHeld when the lease was taken over (we were asleep too long)."""
         if self.lost:
             raise LeaseHeld(
-                "this apply could not keep its lease (it slept too long, or the state folder cannot be written)",
+                f"this {self._name} could not keep its lease (it slept too long, or the state folder cannot be written)",
                 hint="run hybridrag plan",
             )
 

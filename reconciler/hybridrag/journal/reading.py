@@ -51,7 +51,7 @@ class ProgressRecord:
 
 
 @contextlib.contextmanager
-def _open(path: Path) -> Iterator[sqlite3.Connection | None]:
+def open_read_only(path: Path) -> Iterator[sqlite3.Connection | None]:
     if not path.is_file():
         yield None
         return
@@ -73,7 +73,7 @@ _PROGRESS = "SELECT progress.*, outcome, error FROM progress JOIN run ON run.id 
 def last_run(path: Path) -> RunRecord | None:
     """The newest run; None when there is none or the journal cannot be read (it only informs)."""
     try:
-        with _open(path) as db:
+        with open_read_only(path) as db:
             row = (
                 db
                 and db.execute(
@@ -88,7 +88,7 @@ def last_run(path: Path) -> RunRecord | None:
 def open_pauses(path: Path) -> list[str]:
     """Databases whose pause a killed run left open."""
     try:
-        with _open(path) as db:
+        with open_read_only(path) as db:
             return (
                 [row[0] for row in db.execute("SELECT database FROM pause ORDER BY database")] if db else []
             )
@@ -99,7 +99,7 @@ def open_pauses(path: Path) -> list[str]:
 def is_running(path: Path) -> bool:
     """Whether an apply holds the lease right now."""
     try:
-        with _open(path) as db:
+        with open_read_only(path) as db:
             row = db.execute("SELECT host, pid, process, expires FROM lease").fetchone() if db else None
     except sqlite3.Error:
         return False
@@ -109,7 +109,7 @@ def is_running(path: Path) -> bool:
 def progress(path: Path) -> dict[str, ProgressRecord]:
     """How far each database's newest migration came, by database; empty when the journal cannot be read."""
     try:
-        with _open(path) as db:
+        with open_read_only(path) as db:
             rows = db.execute(_PROGRESS).fetchall() if db else []
         return {row["database"]: _progress_record(row) for row in rows}
     except (sqlite3.Error, ValueError, TypeError):
@@ -126,7 +126,7 @@ def _progress_record(row: sqlite3.Row) -> ProgressRecord:
 def known_counts(path: Path, folder: str) -> Mapping[str, tuple[str, int]]:
     """`model.ports.KnownCounts` of one journal; empty when it cannot be read."""
     try:
-        with _open(path) as db:
+        with open_read_only(path) as db:
             statement = "SELECT namespace, identity, records FROM counted WHERE folder = ?"
             rows = db.execute(statement, (folder,)).fetchall() if db else []
     except sqlite3.Error:

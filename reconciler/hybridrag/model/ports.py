@@ -335,6 +335,13 @@ class Store(Protocol):
         """
         ...
 
+    async def withdraw(self, migration_id: str) -> None:
+        """Take the mark "switched" back: the copy is verified and does not serve, and what stood aside for it is back.
+
+        Idempotent; only for a copy that nobody wrote since. Raises PlanRefused where another migration's mark stands.
+        """
+        ...
+
     async def destroy_kept(self, migration_id: str | None) -> None:
         """Delete what these slots hold here, of this database alone, and our marks on it; idempotent.
 

@@ -4,23 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from .data import BadRecord, Slot
 from .facts import Facts
-from .ports import Backend
+from .ports import Backend, Selection
 from .room import Room
 
 
 class Halter(Protocol):
-    """Stops and starts whatever writes one database. Both may be asked twice."""
+    """Stops and starts whatever writes one database. Pausing and resuming may be asked twice."""
 
-    async def pause(self) -> None:
-        """Returns when nothing is written any more. Raises PlanRefused."""
+    async def pause(self) -> str:
+        """Returns when nothing is written any more; words how. Raises PlanRefused, with the writer going on."""
         ...
 
-    async def resume(self) -> None:
-        """Raises PlanRefused."""
+    def sealed(self) -> AbstractContextManager[None]:
+        """Within it nobody can lift the pause. Raises PlanRefused where it was lifted, or ran out, since `pause`."""
+        ...
+
+    async def resume(self, selection: Selection) -> str | None:
+        """Let it go on, on the stores that serve now, and see that it does; words of what a user should know of.
+
+        Raises PlanRefused.
+        """
+        ...
+
+
+@runtime_checkable
+class Withdrawing(Halter, Protocol):
+    """One that can take a resume back, so that the stores that served before can serve again."""
+
+    async def withdraw(self) -> None:
+        """After a resume that failed: the writer stands for certain, and what resume changed is as it was.
+
+        Raises PlanRefused where that cannot be said.
+        """
         ...
 
 

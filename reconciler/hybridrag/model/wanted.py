@@ -12,10 +12,14 @@ from .ports import Embedding
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thresholds:
-    """From which size on a database in JSON files is warned about, in bytes: its largest file, all its files."""
+    """From which size on a database in JSON files is warned about, in bytes: its largest file, all its files.
+
+    `ingest_slowdown` (0 to 1): how much slower than usual ingesting may get.
+    """
 
     file_bytes: int = 500_000_000
     total_bytes: int = 2_000_000_000
+    ingest_slowdown: float = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +72,7 @@ class Wanted:
     """One database. `path` is absolute; `batch` is in records; `function` names the embedding function.
 
     `prevent_destroy`: the server that holds it may not be replaced or left behind. `pausable`: whatever writes it
-    can be stopped, so it may go on writing until it has to. `keep_source_s`: for how many seconds what served before is
+    can be stopped, so it may go on writing until it has to; `stopping` says how. `keep_source_s`: for how many seconds what served before is
     kept at least. `quarantine`: records that the target cannot hold are put aside; otherwise they stop the migration.
     `lanes`: how many streams, or ranges of one, are worked on at once.
     """
@@ -82,6 +86,7 @@ class Wanted:
     thresholds: Thresholds = Thresholds()
     prevent_destroy: bool = False
     pausable: bool = False
+    stopping: str = "stop the writer"
     keep_source_s: int = KEEP_SOURCE_S
     function: str | None = None
     quarantine: bool = False

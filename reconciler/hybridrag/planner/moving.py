@@ -172,7 +172,7 @@ def bracket(
     """All steps from the first examination to the end of the pause, each depending on the one before."""
     whole = {
         "pause": (
-            "stop the writer" if item.pausable else "hold the source still (no writer declared: watch it)",
+            item.stopping if item.pausable else "hold the source still (no writer declared: watch it)",
             "the source must not change between the copy and the switch",
         ),
         "switch": (f"point the registry at backend {_targets(parts)}", _differs(parts[0])),

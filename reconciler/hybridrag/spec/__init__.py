@@ -10,22 +10,47 @@ from __future__ import annotations
 from .edit_files import SpecFiles
 from .editing import CannotEdit, Drop, Put, literal
 from .loader import DEFAULT_FILE, LoadedSpec, find_files, load
-from .models import CommandWriterSpec, DatabaseSpec, EmbeddingSpec, Environment, MigrationSpec, StateSpec
+from .models import DatabaseSpec, EmbeddingSpec, Environment, MigrationSpec, StateSpec
+from .values import seconds_of
+from .writers import (
+    CommandWriterSpec,
+    DockerWriterSpec,
+    EmbeddingModelSpec,
+    LlmSpec,
+    NoWriterSpec,
+    ServerWriterSpec,
+    SourceSpec,
+    SystemdWriterSpec,
+    WatcherWriterSpec,
+    WriterSpec,
+    how_stopped,
+)
 
 __all__ = [
     "DEFAULT_FILE",
     "CannotEdit",
     "CommandWriterSpec",
     "DatabaseSpec",
+    "DockerWriterSpec",
     "Drop",
+    "EmbeddingModelSpec",
     "EmbeddingSpec",
     "Environment",
+    "LlmSpec",
     "LoadedSpec",
     "MigrationSpec",
+    "NoWriterSpec",
     "Put",
+    "ServerWriterSpec",
+    "SourceSpec",
     "SpecFiles",
     "StateSpec",
+    "SystemdWriterSpec",
+    "WatcherWriterSpec",
+    "WriterSpec",
     "find_files",
+    "how_stopped",
     "literal",
     "load",
+    "seconds_of",
 ]

@@ -38,6 +38,7 @@ def cross_problems(root: Node, document: object, real_path: Callable[[str], str 
                 yield _shared(root, name, folders[folder], "path", "the same folder")
             else:
                 folders[folder] = name
+        yield from _watcher_problems(root, spec, name, database)
         found = _backends_of(database.get("backend"))
         if isinstance(backends, dict):
             for backend, slot in found:
@@ -89,6 +90,36 @@ def _same_place(
         place, words = found
         if taken.setdefault(place, name) != name:
             yield _shared(root, name, taken[place], "workspace", words)
+
+
+def _watcher_problems(
+    root: Node, spec: dict[str, object], name: str, database: dict[str, object]
+) -> Iterator[Problem]:
+    """What hybridrag's own daemon needs beside itself."""
+    writer, embedding = database.get("writer"), database.get("embedding")
+    if not isinstance(writer, dict) or writer.get("kind") != "watcher":
+        return
+    models = spec.get("models")
+    declared = models if isinstance(models, dict) else {}
+    here = ("databases", name, "writer", "kind")
+    wanting: list[tuple[str, str]] = []
+    if not database.get("source"):
+        wanting.append(("a source", f"databases.{name}.source: {{path: ./notes}}"))
+    if not declared.get("llm"):
+        wanting.append(
+            ("a language model", "models.llm: {binding: openai, model: …, api_key: {env: OPENAI_API_KEY}}")
+        )
+    if not declared.get("embedding") and not (isinstance(embedding, dict) and embedding.get("function")):
+        wanting.append(
+            ("an embedding model", "models.embedding: {binding: openai, api_key: {env: OPENAI_API_KEY}}")
+        )
+    for what, remedy in wanting:
+        yield Problem(
+            text=f"the watcher of {quote(name)} needs {what}",
+            hint=f"add {remedy}",
+            at=root.nearest(here).at,
+            path=here,
+        )
 
 
 def _is_json(backends: object, name: str) -> bool:

@@ -7,15 +7,19 @@ No file is read here, and nothing here may hold a secret: see `model.secret.Secr
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
-from pydantic import BeforeValidator, ByteSize, Field, TypeAdapter
+from pydantic import BeforeValidator, Field
 
 from hybridrag.backends import SPECS
 from hybridrag.model.data import Slot
 from hybridrag.model.strict import Strict
 from hybridrag.model.wanted import KEEP_SOURCE_S, Thresholds
+
+from .values import Duration, FunctionRef, Share, Size, SpecPath, bytes_of, seconds_of, share_of
+from .writers import ModelsSpec, NoWriterSpec, SourceSpec, WriterSpec
 
 # `patternErrorMessage` is what yaml-language-server shows, and what our own errors say.
 Name = Annotated[
@@ -36,40 +40,6 @@ Workspace = Annotated[
         json_schema_extra={"patternErrorMessage": 'may hold letters, digits and "_" only'},
     ),
 ]
-FunctionRef = Annotated[
-    str,
-    Field(
-        pattern=r"^.+:[A-Za-z_][A-Za-z0-9_]*$",
-        json_schema_extra={"patternErrorMessage": 'must be "file.py:name" or "package.module:name"'},
-    ),
-]
-SpecPath = Annotated[Path, Field(json_schema_extra={"minLength": 1})]
-Size = Annotated[
-    str,
-    Field(
-        pattern=r"^[0-9]+(\.[0-9]+)?([kKMGT]i?)?B$",
-        json_schema_extra={"patternErrorMessage": 'must be a size such as "500MB", "2GB" or "1GiB"'},
-    ),
-]
-
-
-Duration = Annotated[
-    str,
-    Field(
-        pattern=r"^[0-9]{1,5}[dhm]$",
-        json_schema_extra={"patternErrorMessage": 'must be a time such as "7d", "12h" or "30m"'},
-    ),
-]
-
-
-def seconds_of(duration: str) -> int:
-    """Seconds of "7d", "12h", "30m"."""
-    return int(duration[:-1]) * {"d": 86400, "h": 3600, "m": 60}[duration[-1]]
-
-
-def bytes_of(size: str) -> int:
-    """Bytes of "500MB" (powers of 1,000), "1GiB" (powers of 1,024)."""
-    return int(TypeAdapter(ByteSize).validate_python(size))
 
 
 def lower_type(backend: Any) -> Any:
@@ -110,30 +80,6 @@ class EmbeddingSpec(Strict):
     )
 
 
-class NoWriterSpec(Strict):
-    """Nobody who could be paused; the source is watched, and a change before the switch stops the run."""
-
-    kind: Literal["none"]
-
-
-Argv = Annotated[tuple[str, ...], Field(min_length=1)]
-
-
-class CommandWriterSpec(Strict):
-    """A writer that two commands of the user's stop and start; each may be run twice.
-
-    They are argument lists, run in the spec's folder, never through a shell.
-    """
-
-    kind: Literal["command"]
-    pause: Argv = Field(description="Stops the writer; returns when nothing is written any more.")
-    resume: Argv = Field(description="Lets it go on, on the backend that the registry names then.")
-    timeout: int = Field(default=60, ge=1, le=3600, description="Seconds that each of them may take.")
-
-
-WriterSpec = Annotated[NoWriterSpec | CommandWriterSpec, Field(discriminator="kind")]
-
-
 class MigrationSpec(Strict):
     """How records are copied when the backend changes."""
 
@@ -147,10 +93,13 @@ class MigrationSpec(Strict):
 
 
 class ThresholdsSpec(Strict):
-    """From which size on a database in JSON files is warned about."""
+    """From which size on a database in JSON files is warned about, and from which slowdown on."""
 
     file_size: Size | None = Field(default=None, description="Largest file; default 500MB.")
     total_size: Size | None = Field(default=None, description="All files of the database; default 2GB.")
+    ingest_slowdown: Share | None = Field(
+        default=None, description="How much slower than usual the watcher may get; default 50%."
+    )
 
 
 class LifecycleSpec(Strict):
@@ -200,6 +149,7 @@ class DatabaseSpec(Strict):
         description="Name of an entry below `backends`, or one for each slot."
     )
     embedding: EmbeddingSpec
+    source: SourceSpec | None = Field(default=None, description="What `hybridrag watch` ingests.")
     writer: WriterSpec = NoWriterSpec(kind="none")
     migration: MigrationSpec = MigrationSpec()
     thresholds: ThresholdsSpec = ThresholdsSpec()
@@ -233,6 +183,7 @@ class Environment(Strict):
         description="Every connection once; databases refer to it by name."
     )
     defaults: DefaultsSpec = DefaultsSpec()
+    models: ModelsSpec = ModelsSpec()
     databases: dict[Name, DatabaseSpec] = Field(description="The databases of this environment, by name.")
 
     def thresholds(self, name: str) -> Thresholds:
@@ -242,7 +193,9 @@ class Environment(Strict):
             "file_bytes": own.file_size or common.file_size,
             "total_bytes": own.total_size or common.total_size,
         }
-        return Thresholds(**{key: bytes_of(size) for key, size in given.items() if size})
+        slowdown = own.ingest_slowdown or common.ingest_slowdown
+        found = Thresholds(**{key: bytes_of(size) for key, size in given.items() if size})
+        return replace(found, ingest_slowdown=share_of(slowdown)) if slowdown else found
 
     def prevent_destroy(self, name: str) -> bool:
         """Whether one database's server may not be replaced or left behind."""

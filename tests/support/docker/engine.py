@@ -175,6 +175,8 @@ def _base(engine: Engine) -> None:
         stdout=subprocess.DEVNULL,
         check=True,
     )
+    assert pack.stdout is not None
+    pack.stdout.close()
     assert pack.wait() == 0
     shutil.rmtree(tree)
 

@@ -118,6 +118,33 @@ def _publish(folder: Path, place: Path, manifest: Manifest) -> None:
     _clean(folder, place, manifest)
 
 
+def withdraw(folder: Path, migration_id: str) -> None:
+    """See `Store.withdraw`: what was published is staged again, and the files that stood there before are back."""
+    place = staging_folder(folder, migration_id)
+    manifest = load(place)
+    if manifest is None:
+        raise _taken_over(folder)
+    with locked(folder, manifest.slots):
+        manifest = load(place)
+        if manifest is None:
+            raise _taken_over(folder)
+        if manifest.state not in ("publishing", "switched"):
+            return
+        manifest = save(place, manifest.model_copy(update={"state": "publishing"}))
+        kept = folder / FOLDER / f"before-{migration_id}"
+        for name in file_names(manifest.slots):
+            staged, own = place / name, folder / name
+            if own.exists() and not staged.exists():
+                own.rename(staged)
+            if (kept / name).exists():
+                (kept / name).rename(own)
+        if kept.is_dir() and not any(kept.iterdir()):
+            kept.rmdir()
+        for changed in (kept.parent, folder, place):
+            sync_folder(changed)
+        save(place, manifest.model_copy(update={"state": "verified"}))
+
+
 def _make_way(kept: Path) -> None:
     """The same state of the same source may be published twice; what was kept the first time stays, under another name."""
     if kept.exists():

@@ -305,6 +305,12 @@ class JsonStore:
         except OSError as error:
             raise publishing.explain(error, self._folder) from error
 
+    async def withdraw(self, migration_id: str) -> None:
+        try:
+            await asyncio.to_thread(publishing.withdraw, self._folder, migration_id)
+        except OSError as error:
+            raise publishing.explain(error, self._folder) from error
+
     async def destroy_kept(self, migration_id: str | None) -> None:
         try:
             await asyncio.to_thread(publishing.destroy, self._folder, self._slots, migration_id)

@@ -122,6 +122,9 @@ class MilvusStore:
                     hint="give the database another workspace in the spec, then run hybridrag plan",
                 )
 
+    async def withdraw(self, migration_id: str) -> None:
+        await self.mark(migration_id, "verified")
+
     async def destroy_kept(self, migration_id: str | None) -> None:
         async with locked(self._endpoint, self._workspace) as (opened, lock):
             ledger = Ledger(opened, self._workspace)

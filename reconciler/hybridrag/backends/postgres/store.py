@@ -192,6 +192,9 @@ class PostgresStore:
                     hint="give the database another workspace in the spec, then run hybridrag plan",
                 )
 
+    async def withdraw(self, migration_id: str) -> None:
+        await self.mark(migration_id, "verified")
+
     async def destroy_kept(self, migration_id: str | None) -> None:
         try:
             await keeping.destroy(

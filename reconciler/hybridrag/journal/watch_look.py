@@ -1,0 +1,70 @@
+"""Look at a watching daemon without writing: no file is created or changed."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from .lease import is_held
+from .reading import open_read_only
+from .watch_state import Activity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchLook:
+    """A daemon as it is seen from outside. Times are seconds since 1970; `pauses` are the owners of those that hold.
+
+    `running` is None where the file cannot be read. `sizes` are (time, file, bytes), oldest first.
+    """
+
+    running: bool | None
+    owner: str | None = None
+    pid: int | None = None
+    since: float | None = None
+    activity: Activity | None = None
+    at: float | None = None
+    pauses: tuple[str, ...] = ()
+    acknowledged: bool = False
+    sizes: tuple[tuple[float, str, int], ...] = ()
+
+
+def look_at_watcher(path: Path) -> WatchLook | None:
+    """None where there never was one."""
+    try:
+        with open_read_only(path) as db:
+            return None if db is None else _look(db)
+    except sqlite3.Error:
+        return WatchLook(running=None)
+
+
+def _look(db: sqlite3.Connection) -> WatchLook:
+    lease = db.execute("SELECT owner, host, pid, process, expires, acquired FROM lease").fetchone()
+    row = db.execute(
+        "SELECT state, detail, backend, queued, ingested, failed, last_error, at FROM activity"
+    ).fetchone()
+    pauses = [
+        pause
+        for pause in db.execute(
+            "SELECT owner, host, pid, process, expires, acknowledged FROM pause ORDER BY asked"
+        )
+        if pause[4] is None or is_held(*pause[1:5])
+    ]
+    running = lease is not None and is_held(*lease[1:5])
+    return WatchLook(
+        running=running,
+        owner=lease[0] if running else None,
+        pid=lease[2] if running else None,
+        since=lease[5] if running else None,
+        activity=None
+        if row is None
+        else Activity(
+            state=row[0], detail=row[1], backend=row[2], queued=row[3], ingested=row[4], failed=row[5],
+            last_error=row[6],
+        ),
+        at=row[7] if row else None,
+        pauses=tuple(pause[0] for pause in pauses),
+        acknowledged=bool(pauses) and all(pause[5] is not None for pause in pauses),
+        sizes=tuple(db.execute("SELECT at, file, bytes FROM size WHERE at > ? ORDER BY at", (time.time() - 30 * 86400,))),
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""The daemon that ingests a source all day: its loop, its pause, its warnings. It knows records of no product."""
