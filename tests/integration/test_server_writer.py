@@ -82,7 +82,7 @@ def test_a_day_in_short(project: Project, served: Served) -> None:
 
     plan = project.ok("plan")
     assert f"wait until lightrag-server at {served.url} is idle, then stop it" in " ".join(plan.split())
-    assert "the writer is stopped" in project.ok("apply", "--auto-approve")
+    assert f"lightrag-server at {served.url} is stopped" in project.ok("apply", "--auto-approve")
     assert served.uses() == "PGKVStorage"
     assert same(asked, answers(served)) == []
     assert served.counts()["processed"] == documents + 1

@@ -17,15 +17,15 @@ class Pause:
         held = context.memory.pause_of(context.database)
         if not held or held[0] != context.run:
             return None
-        return (
-            "no writer declared; the source is watched" if context.halter is None else "the writer is stopped"
-        )
+        if context.halter is None:
+            return "no writer declared; the source is watched"
+        return context.standings.stopped.get(context.database, "the writer is stopped")
 
     async def do(self, context: Context) -> None:
         # Noted first: after a kill between the two, somebody must start the writer again.
         context.memory.open_pause(context.database, context.run, None)
         if context.halter is not None:
-            await context.halter.pause()
+            context.standings.stopped[context.database] = await context.halter.pause()
         for part in context.parts:
             if not part.move.migration_id:
                 continue  # nothing is carried over from there, and it may be down: point_back looks for itself

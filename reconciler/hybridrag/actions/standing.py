@@ -54,6 +54,8 @@ class Standings:
     def __init__(self) -> None:
         self.paused: dict[str, float] = {}
         """For how many seconds the writer of a database stood, by its name."""
+        self.stopped: dict[str, str] = {}
+        """How it was stopped, in words."""
         self._known: dict[str, Standing] = {}
         self._open: dict[str, contextlib.AsyncExitStack] = {}
 
