@@ -9,17 +9,21 @@ from hybridrag.adapters.halter import CommandHalter
 from hybridrag.adapters.lightrag_process import LightRagSchema
 from hybridrag.adapters.secrets import Secrets
 from hybridrag.backends.json.backend import JsonBackend
+from hybridrag.backends.json.files import sizes
 from hybridrag.backends.json.spec import JsonSpec
 from hybridrag.backends.milvus.backend import MilvusBackend
 from hybridrag.backends.milvus.spec import MilvusSpec
 from hybridrag.backends.postgres.backend import PostgresBackend
 from hybridrag.backends.postgres.spec import PostgresSpec, TlsSpec
 from hybridrag.engine import World
-from hybridrag.journal import known_counts
+from hybridrag.engine.world import served_by
+from hybridrag.errors import SpecInvalid
+from hybridrag.journal import known_counts, watch_path
 from hybridrag.model.ports import Backend, Embedding
 from hybridrag.model.services import Halter
-from hybridrag.model.wanted import Place, Wanted
-from hybridrag.model.watching import Model, Models, Source, Watched
+from hybridrag.model.wanted import Place, Wanted, way_out
+from hybridrag.model.watching import Ingester, Model, Models, Source, Watched
+from hybridrag.planner import JSON
 from hybridrag.spec import (
     CommandWriterSpec,
     EmbeddingModelSpec,
@@ -29,6 +33,8 @@ from hybridrag.spec import (
     WatcherWriterSpec,
     seconds_of,
 )
+from hybridrag.watch.halter import WatcherHalter
+from hybridrag.watch.view import View
 
 
 def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
@@ -79,12 +85,18 @@ def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
             name: _halter(name, database.writer, spec)
             for name, database in environment.databases.items()
             if isinstance(database.writer, CommandWriterSpec)
+        }
+        | {
+            name: WatcherHalter(name, watch_path(state, name), drain_s=database.writer.timeout)
+            for name, database in environment.databases.items()
+            if isinstance(database.writer, WatcherWriterSpec)
         },
         watched={
             name: _watched(name, database.source, database.writer, spec)
             for name, database in environment.databases.items()
             if database.source is not None and isinstance(database.writer, WatcherWriterSpec)
         },
+        sizes=sizes,
         models={
             name: Models(
                 llm=_model("models.llm", environment.models.llm, secrets),
@@ -94,6 +106,53 @@ def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
             for name, database in environment.databases.items()
         },
     )
+
+
+def watch_view(spec: LoadedSpec, world: World, database: str) -> View:
+    """What the daemon of a database works with. Raises NotFound, or SpecInvalid where no daemon is to feed it."""
+    item = world.database(database)
+    watched = world.watched.get(database)
+    if watched is None:
+        raise SpecInvalid(
+            f'database "{database}" is not fed by a watcher',
+            where=spec.where("databases", database, "writer"),
+            hint=f"set databases.{database}.writer: {{kind: watcher}}, a source and models",
+        )
+    serving = world.serving(item)
+    return View(
+        watched=watched,
+        backend=served_by(serving),
+        selection=world.selection(item),
+        embedding=item.embedding,
+        models=world.models[database],
+        environ=spec.environ,
+        base_dir=spec.base_dir,
+        thresholds=item.thresholds,
+        way_out=way_out(database, world.server_for(item)),
+        in_files=any(backend.type == JSON for backend in serving.values()),
+        sizes=functools.partial(world.file_sizes, item),
+        inputs=(
+            world.registry.path,
+            *(path.absolute() for path in spec.files),
+            spec.base_dir / ".env",
+        ),
+    )
+
+
+def make_ingester(view: View, *, log: Path, inherit: tuple[int, ...]) -> Ingester:
+    """LightRAG for a view; see `watch.view.MakeIngester`."""
+    from hybridrag.adapters.ingester import LightRagIngester  # type: ignore[import-not-found,unused-ignore]
+
+    made: Ingester = LightRagIngester(
+        selection=view.selection,
+        embedding=view.embedding,
+        models=view.models,
+        environ=view.environ,
+        base_dir=view.base_dir,
+        log=log,
+        inherit=inherit,
+    )
+    return made
 
 
 def _watched(name: str, source: SourceSpec, writer: WatcherWriterSpec, spec: LoadedSpec) -> Watched:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hybridrag.model.events import Warned
+
 from .base import Context, held_id
 
 
@@ -13,7 +15,9 @@ class Resume:
 
     async def do(self, context: Context) -> None:
         if context.halter is not None and context.memory.pause_of(context.database) is not None:
-            await context.halter.resume(context.serving())
+            warning = await context.halter.resume(context.serving())
+            if warning is not None:
+                context.emit(Warned(step=context.step.id, message=warning))
         context.memory.close_pause(context.database)
         for part in context.parts:
             context.memory.drop_digests(part.move.examined_id)

@@ -23,6 +23,7 @@ from hybridrag.model.wanted import Thresholds, Wanted, in_words
 from hybridrag.planner import JSON, in_use
 
 from .kept import Kept, kept_of
+from .watching import Watcher, watcher_of
 from .world import World
 
 PATIENCE_S = 20.0
@@ -54,7 +55,7 @@ class DatabaseStatus:
     `records` by namespace, None where not known; those in `estimated` are estimates. `size` is in bytes: all files,
     or the whole database of the server that serves it; `sizes` by file. `hint`: what to do about a server that is down. `oversized` names what is above the
     thresholds, "" for the total. `move_to`: the backend to move it to because of that, None when there is none.
-    `kept`: what served it before, the oldest first.
+    `kept`: what served it before, the oldest first. `watcher`: the daemon that feeds it, None where none does.
     """
 
     database: str
@@ -75,6 +76,7 @@ class DatabaseStatus:
     move_to: str | None
     migration: Migration | None
     kept: tuple[Kept, ...] = ()
+    watcher: Watcher | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +131,6 @@ async def status(world: World, names: Iterable[str] = ()) -> Status:
     targets = await _on_servers(world, every, servers, serving)
     live = is_running(world.journal_path)
     records = progress(world.journal_path)
-    elsewhere = next((name for name, backend in world.backends.items() if backend.type != JSON), None)
     databases = []
     for item in items:
         group = places[item.database]
@@ -139,9 +140,10 @@ async def status(world: World, names: Iterable[str] = ()) -> Status:
                 item,
                 glances,
                 servers,
-                next((place.name for place in item.places if place.type != JSON), elsewhere),
+                world.server_for(item),
                 _migration(item, group, records.get(item.database), targets.get(item.database), live),
                 kept_of(registry, item),
+                watcher_of(world, item, _sizes(glances)),
             )
         )
     return Status(
@@ -246,6 +248,10 @@ def _unanswered(place: _Place, servers: Mapping[str, Look]) -> Glance:
     return Glance(problem=str(facts.get("problem") or f'its backend "{place.backend}" is not in the spec'))
 
 
+def _sizes(glances: Sequence[tuple[_Place, Glance]]) -> dict[str, int]:
+    return {name: size for _, glance in glances for name, size in glance.sizes.items()}
+
+
 def _database(
     item: Wanted,
     glances: Sequence[tuple[_Place, Glance]],
@@ -253,15 +259,16 @@ def _database(
     move_to: str | None,
     migration: Migration | None,
     kept: tuple[Kept, ...],
+    watcher: Watcher | None,
 ) -> DatabaseStatus:
     places = [place for place, _ in glances]
     looks = {place.backend: servers.get(place.backend, ({}, {})) for place in places if place.type != JSON}
-    sizes = {name: size for _, glance in glances for name, size in glance.sizes.items()}
+    sizes = _sizes(glances)
     on_server = [details.get("bytes") for _, details in looks.values()]
     known = [sum(sizes.values()), *(size for size in on_server if isinstance(size, int))]
     told = [details.get("latency_ms") for _, details in looks.values()]
     latencies = [float(value) for value in told if isinstance(value, (int, float))]
-    oversized = _oversized(sizes, item.thresholds)
+    oversized = item.thresholds.exceeded(sizes)
     broken = [glance.problem for _, glance in glances if glance.problem]
     problems = (*broken, *(fault for _, glance in glances for fault in glance.faults))
     types = {place.type for place in places}
@@ -287,13 +294,8 @@ def _database(
         move_to=move_to,
         migration=migration,
         kept=kept,
+        watcher=watcher,
     )
-
-
-def _oversized(sizes: Mapping[str, int], thresholds: Thresholds) -> tuple[str, ...]:
-    """Files above their threshold, and "" when all of them together are above theirs."""
-    files = [name for name, size in sizes.items() if size > thresholds.file_bytes]
-    return (*files, *([""] if sum(sizes.values()) > thresholds.total_bytes else []))
 
 
 def _migration(

@@ -23,8 +23,11 @@ class Halter(Protocol):
         """Within it nobody can lift the pause. Raises PlanRefused where it was lifted, or ran out, since `pause`."""
         ...
 
-    async def resume(self, selection: Selection) -> None:
-        """Let it go on, on the stores that serve now, and see that it does. Raises PlanRefused."""
+    async def resume(self, selection: Selection) -> str | None:
+        """Let it go on, on the stores that serve now, and see that it does; words where that takes longer.
+
+        Raises PlanRefused.
+        """
         ...
 
 
