@@ -8,7 +8,8 @@ import logging
 from pathlib import Path
 
 LOG = logging.getLogger("hybridrag.watch")
-STEP_MS = 100
+STEP_MS, DEBOUNCE_MS, FIRST_MS = 100, 500, 1000
+"""Silence that ends a burst of events, the longest burst, and how soon the watch is known to be there."""
 
 
 class FileEvents:
@@ -45,10 +46,20 @@ class FileEvents:
             self._tell("watchfiles is not installed: pip install 'hybridrag-reconciler[watch]'")
             return
         try:
-            async for _ in awatch(
-                self._folder, step=STEP_MS, debounce=500, recursive=self._recursive, watch_filter=None
+            begun = False
+            async for changes in awatch(
+                self._folder,
+                step=STEP_MS,
+                debounce=DEBOUNCE_MS,
+                recursive=self._recursive,
+                watch_filter=None,
+                rust_timeout=FIRST_MS,
+                yield_on_timeout=True,
             ):
-                self.changed.set()
+                # What happened between the last look and the first of these, no event tells.
+                if changes or not begun:
+                    begun = True
+                    self.changed.set()
         except (OSError, RuntimeError) as error:  # a limit of the system, or a folder that vanished
             self._tell(str(error))
 

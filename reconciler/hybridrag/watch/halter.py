@@ -13,23 +13,29 @@ from pathlib import Path
 
 from hybridrag.errors import HybridragError, PlanRefused
 from hybridrag.journal import WatchState, look_at_watcher
+from hybridrag.journal.lease import TTL_S
 from hybridrag.model.ports import Selection
 
 from .asking import ASK_S, drained, still_busy
 
-BEAT_S = 5.0
+BEATS = 6
+"""So often is a request renewed before it would lapse."""
 GRACE_S = 10.0
 """Beyond what the document in hand may take: to end LightRAG's process."""
 BACK_S = 10.0
 
 
 class WatcherHalter:
-    """See `model.services.Halter`. `path` is the watcher's state, which may not exist yet."""
+    """See `model.services.Halter`. `path` is the watcher's state, which may not exist yet.
 
-    def __init__(self, database: str, path: Path, *, drain_s: int) -> None:
+    `drain_s`: how long the document in hand may take; `ttl_s`: how long the pause of a silent run holds.
+    """
+
+    def __init__(self, database: str, path: Path, *, drain_s: int, ttl_s: float = TTL_S) -> None:
         self._database = database
         self._path = path
         self._drain_s = drain_s
+        self._ttl_s = ttl_s
         self._state: WatchState | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -42,7 +48,7 @@ class WatcherHalter:
         self._release()
         self._state = state = WatchState(self._path)
         begun = time.monotonic()
-        state.ask_pause(self._owner)
+        state.ask_pause(self._owner, ttl_s=self._ttl_s)
         self._keep_fresh(state)
         try:
             within = self._drain_s + GRACE_S
@@ -87,9 +93,9 @@ class WatcherHalter:
         self._stop = stop = threading.Event()
 
         def beat() -> None:
-            while not stop.wait(BEAT_S):
+            while not stop.wait(self._ttl_s / BEATS):
                 with contextlib.suppress(Exception):  # sealed() finds out whether it mattered
-                    if not state.renew_pause(self._owner):
+                    if not state.renew_pause(self._owner, ttl_s=self._ttl_s):
                         return
 
         self._thread = threading.Thread(target=beat, name="hybridrag-pause", daemon=True)
