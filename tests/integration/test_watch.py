@@ -307,6 +307,61 @@ def test_killed_at_any_moment_nothing_is_lost_or_in_twice(watched: Watched) -> N
     assert watched.in_files() == watched.wanted()
 
 
+def test_a_broken_spec_stops_nobody_and_a_broken_registry_everything(watched: Watched) -> None:
+    """A slip in the spec: the old one holds, one error. A registry nobody understands: nothing is written until it is mended."""
+    spec, registry = watched.project.folder / "hybridrag.yaml", watched.state.parents[1] / "registry.yaml"
+    with watched.daemon():
+        until(lambda: watched.is_in("idle"), why=watched.log)
+        good = spec.read_text("utf-8")
+        spec.write_text("databases: [", encoding="utf-8")
+        watched.put("one.md", "first")
+        until(lambda: all_in(watched), why=watched.log)
+        (told,) = watched.events("spec")
+        assert told["level"] == "error"
+        spec.write_text(good, encoding="utf-8")
+        registry.write_text("databases: [", encoding="utf-8")
+        until(lambda: watched.is_in("waiting"), why=watched.log)
+        assert "registry" in watched.look().activity.last_error
+        watched.put("two.md", "second")
+        time.sleep(2)
+        assert (list(watched.in_files()), watched.writers()) == (["one.md"], [])
+        registry.unlink()
+        until(lambda: all_in(watched), why=watched.log)
+
+
+def test_what_only_a_change_can_mend_waits_for_one(watched: Watched) -> None:
+    """The ingester refuses the spec: an error, no storm of attempts; touching the spec is enough to try again."""
+    (watched.control / "spec").write_text("models.llm.api_key: no such variable", encoding="utf-8")
+    watched.put("one.md", "first")
+    with watched.daemon():
+        until(lambda: watched.is_in("waiting"), why=watched.log)
+        time.sleep(2)
+        assert [line["level"] for line in watched.events("stuck")] == ["error"]
+        (watched.control / "spec").unlink()
+        time.sleep(1)
+        assert not all_in(watched)
+        (watched.project.folder / "hybridrag.yaml").touch()
+        until(lambda: all_in(watched), why=watched.log)
+
+
+def test_a_source_that_comes_and_goes(watched: Watched) -> None:
+    """A folder that is not there is waited for; what went away stays in the database."""
+    watched.source.rmdir()
+    with watched.daemon():
+        until(lambda: watched.is_in("idle"), why=watched.log)
+        assert len(watched.events("no_source")) == 1
+        watched.source.mkdir()
+        watched.put("one.md", "first")
+        until(lambda: all_in(watched), why=watched.log)
+        (watched.source / "one.md").unlink()
+        watched.source.rmdir()
+        until(lambda: len(watched.events("no_source")) == 2, why=watched.log)
+        watched.source.mkdir()
+        watched.put("two.md", "second")
+        until(lambda: all_in(watched), why=watched.log)
+    assert set(watched.in_files()) == {"one.md", "two.md"}
+
+
 @pytest.fixture
 def moving(project: Project, tmp_path: Path) -> Iterator[Watched]:
     """A watched database in files that is wanted on the run's server; the daemon was started before that was so."""
@@ -343,3 +398,26 @@ def test_moved_while_it_ingests(moving: Watched) -> None:
     assert len(moving.went_in()) == len(set(moving.went_in())) == 41
     assert 0 < at_switch == len(moving.in_files()), "the files were written after the switch"
     assert not moving.events("size")
+
+
+@pytest.mark.slow
+def test_the_apply_is_killed_at_any_moment_while_it_ingests(moving: Watched) -> None:
+    """SIGKILL of the reconciler: the daemon goes on by itself, and after the last apply everything is there once."""
+    moments = random.Random(6)
+    with moving.daemon():
+        until(lambda: moving.is_in("idle"), why=moving.log)
+        spec = moving.project.folder / "hybridrag.yaml"
+        spec.write_text(spec.read_text("utf-8").replace("backend: files", "backend: pg"), encoding="utf-8")
+        for turn in range(8):
+            for number in range(5):
+                moving.put(f"{turn}-{number}.md", f"text {turn} {number}, sleep 0.2")
+            argv = [sys.executable, "-m", "hybridrag", "apply", "--auto-approve", "--quiet"]
+            with subprocess.Popen(argv, cwd=moving.project.folder, env=moving.environ) as process:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=moments.uniform(1, 9))
+                process.kill()
+            moving.put(f"{turn}-last.md", f"last {turn}")
+        moving.ok("apply", "--auto-approve")
+        until(lambda: moving.wanted().items() <= on_server(moving).items(), within=90, why=moving.log)
+    assert on_server(moving) == moving.wanted()
+    assert len(moving.went_in()) == len(set(moving.went_in()))

@@ -53,6 +53,7 @@ class Daemon:
         self._read_from = stamps(view.inputs)
         self._registry = self._read_from[0]
         self._usable = True
+        self._slip = ""
         self._intake = Intake(view.watched)
         report.now = replace(report.now, backend=view.backend)
 
@@ -136,23 +137,26 @@ class Daemon:
         seen = stamps(self._view.inputs)
         if seen == self._read_from and (self._usable or self._trouble.waiting):
             return
-        registry = seen[0]
-        try:
-            self._read()
-        except HybridragError as error:
-            # A slip in the spec stops nobody; a registry that says something new must be understood.
-            self._usable = registry == self._registry
-            if not self._usable:
-                raise
-            LOG.error("%s; the spec as it was holds", error.what, extra={"event": "spec", "hint": error.hint})
-            return
+        self._read()
         self._trouble.over()
         await self._follow()
 
     def _read(self) -> View:
-        """The view of this moment; a change while it is read is seen as one after it."""
+        """The view of this moment; a change while it is read is seen as one after it.
+
+        A slip in the spec stops nobody: the spec as it was holds. A registry that says something new must be understood.
+        """
         self._read_from = stamps(self._view.inputs)
-        view = self._load()
+        try:
+            view = self._load()
+        except HybridragError as error:
+            self._usable = self._read_from[0] == self._registry
+            if not self._usable:
+                raise
+            if (told := in_words(error)) != self._slip:
+                self._slip = told
+                LOG.error("%s; the spec as it was holds", told, extra={"event": "spec", "hint": error.hint})
+            return self._view
         if view.inputs != self._view.inputs:
             self._read_from = stamps(view.inputs)
         if self._view.backend != view.backend:
@@ -160,7 +164,7 @@ class Daemon:
                 'the registry names "%s" now', view.backend,
                 extra={"event": "backend", "backend": view.backend, "before": self._view.backend},
             )  # fmt: skip
-        self._view, self._registry, self._usable = view, self._read_from[0], True
+        self._view, self._registry, self._usable, self._slip = view, self._read_from[0], True, ""
         return view
 
     async def _follow(self) -> None:
@@ -292,10 +296,16 @@ class Daemon:
         await self._writer.close()
         self._trouble.wait(self._view.watched.interval_s)
         if self._report.now.detail != error.what:
-            LOG.error("%s", error.what, extra={"event": "stuck", "hint": error.hint})
+            LOG.error("%s", in_words(error), extra={"event": "stuck", "hint": error.hint})
         self._wait(error)
         return False
 
     def _wait(self, error: HybridragError) -> None:
         with contextlib.suppress(HybridragError, sqlite3.Error):  # a full disk may be what is waited for
             self._report.say("waiting", error.what, last_error=error.what)
+
+
+def in_words(error: HybridragError) -> str:
+    """An error on one line: of several problems the first."""
+    first = next(iter(getattr(error, "problems", ())), error)
+    return f"{first.where}: {first.what}" if first.where else str(first.what)
