@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -12,10 +13,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
-from tests.conftest import EXAMPLE, Project, Server, make_project
+from tests.conftest import EXAMPLE, ROOT, Project, Server, make_project
 from tests.support.target import run_sql
 from tests.support.watching import Watched, make_watched, until
 
@@ -72,6 +74,8 @@ def test_start_status_stop(watched: Watched) -> None:
     assert "already" in watched.ok("watch", "start", "notes")
     until(lambda: all_in(watched), why=watched.log)
     until(lambda: watched.status()["state"] == "idle", why=watched.log)
+    schema = json.loads((ROOT / "schemas" / "watch-status.schema.json").read_text("utf-8"))
+    jsonschema.Draft7Validator(schema).validate(json.loads(watched.ok("watch", "status", "--json")))
     found = watched.status()
     assert (found["running"], found["backend"], found["ingested"], found["failed"]) == (True, "files", 1, 0)
     assert "watcher idle" in watched.ok("status")

@@ -93,6 +93,8 @@ def start(settings: Settings, database: str) -> None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=said,
+            # The files are named one by one; --env beside them would be refused.
+            env={name: value for name, value in os.environ.items() if name != "HYBRIDRAG_ENV"},
             start_new_session=True,
         )
         deadline = time.monotonic() + START_S

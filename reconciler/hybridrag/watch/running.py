@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import socket
 import sqlite3
 import time
 from pathlib import Path
@@ -55,7 +54,9 @@ async def watch(state: Path, view: View, load: Load, make_ingester: MakeIngester
         try:
             await _under_lease(beating, shared, lock, control, report, writer, view, load)
         except LeaseHeld as error:
-            LOG.error("%s", error.what, extra={"event": "taken"})
+            error.hint = f"hybridrag watch status {database}"
+            if not terminal:  # who reads along is told anyway
+                LOG.error("%s", error.what, extra={"event": "taken"})
             raise
 
 
@@ -69,7 +70,7 @@ async def _under_lease(
     view: View,
     load: Load,
 ) -> None:
-    who = f"hybridrag watch ({os.getpid()} on {socket.gethostname()})"
+    who = "hybridrag watch"
     locked = False
     while not control.stopping:
         try:
@@ -107,6 +108,5 @@ async def _take(lock: WriterLock, control: Control) -> None:
         if time.monotonic() > deadline:
             raise LeaseHeld(
                 f"{TAKEN}: a process that writes for it is still there",
-                hint="hybridrag watch status; end that process, or wait for it",
             )
         await asyncio.sleep(TICK_S)
