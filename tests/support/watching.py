@@ -32,14 +32,25 @@ class Watched:
     project: Project
     source: Path
     control: Path
+    small: bool
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """For every process of this project; a proxy that is not there keeps LightRAG from looking at the network."""
+        folders = ([str(SMALL)] if self.small else []) + os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        return {
+            "PYTHONPATH": os.pathsep.join(filter(None, folders)),
+            "TEST_CONTROL": str(self.control),
+            "MODEL_KEY": "sk-not-to-be-seen",
+            "HTTPS_PROXY": "http://127.0.0.1:9",
+        }
 
     @property
     def environ(self) -> dict[str, str]:
-        path = os.pathsep.join([str(SMALL), *(part for part in (os.environ.get("PYTHONPATH"),) if part)])
-        return clean_environment(PYTHONPATH=path, TEST_CONTROL=str(self.control))
+        return clean_environment(**self.variables)
 
     def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
-        return self.project.run(*argv, PYTHONPATH=self.environ["PYTHONPATH"], TEST_CONTROL=str(self.control))
+        return self.project.run(*argv, **self.variables)
 
     def ok(self, *argv: str) -> str:
         done = self.run(*argv)
@@ -138,20 +149,20 @@ class Watched:
         return found
 
 
-def make_watched(project: Project, control: Path, *, backend: str = "files", **writer: Any) -> Watched:
-    """The project's database fed from `source`, and wanted on `backend`."""
+def make_watched(project: Project, control: Path, *, small: bool = True) -> Watched:
+    """The project's database fed from `source`, and wanted where it is; by the small ingester, or LightRAG's."""
     control.mkdir(exist_ok=True)
     spec = project.folder / "hybridrag.yaml"
     wanted = yaml.safe_load(spec.read_text("utf-8"))
     wanted["models"] = {"llm": {"binding": "openai", "model": "none"}}
     entry = wanted["databases"]["notes"]
-    entry["writer"] = {"kind": "watcher", "interval": "300s", "timeout": 20, **writer}
+    entry["writer"] = {"kind": "watcher", "interval": "300s", "timeout": 20}
     entry["source"] = {"path": "./source"}
-    entry["backend"] = backend
+    entry["backend"] = "files"
     spec.write_text(yaml.safe_dump(wanted, sort_keys=False), encoding="utf-8")
     source = project.folder / "source"
     source.mkdir(exist_ok=True)
-    return Watched(project, source, control)
+    return Watched(project, source, control, small)
 
 
 def until(true: Callable[[], Any], *, within: float = PATIENCE_S, why: Callable[[], str] = str) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
@@ -135,8 +134,15 @@ def stop(settings: Settings, database: str, at_once: bool) -> None:
     begun = time.monotonic()
     within = 30 if at_once else view.watched.drain_s + 30
     for _ in range(2 if at_once else 1):
-        with contextlib.suppress(ProcessLookupError):
+        try:
             os.kill(look.pid, signal.SIGTERM)
+        except ProcessLookupError:
+            break
+        except PermissionError:
+            raise PlanRefused(
+                f'the watcher of "{database}" (pid {look.pid}) is another user\'s',
+                hint="stop it as that user",
+            ) from None
         time.sleep(LOOK_S)  # two signals at once would count as one
     while (now := _running(path)) is not None and now.pid == look.pid:
         if time.monotonic() - begun > within:
