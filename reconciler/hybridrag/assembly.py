@@ -12,17 +12,21 @@ from hybridrag.adapters.halters import CommandHalter, DockerHalter, ServerHalter
 from hybridrag.adapters.lightrag_process import LightRagSchema
 from hybridrag.adapters.secrets import Secrets
 from hybridrag.backends.json.backend import JsonBackend
+from hybridrag.backends.json.files import sizes
 from hybridrag.backends.json.spec import JsonSpec
 from hybridrag.backends.milvus.backend import MilvusBackend
 from hybridrag.backends.milvus.spec import MilvusSpec
 from hybridrag.backends.postgres.backend import PostgresBackend
 from hybridrag.backends.postgres.spec import PostgresSpec, TlsSpec
 from hybridrag.engine import World
-from hybridrag.journal import known_counts
+from hybridrag.engine.world import served_by
+from hybridrag.errors import SpecInvalid
+from hybridrag.journal import known_counts, watch_path
 from hybridrag.model.ports import Backend, Embedding, Selection
 from hybridrag.model.services import Halter
-from hybridrag.model.wanted import Place, Wanted
-from hybridrag.model.watching import Model, Models, Source, Watched
+from hybridrag.model.wanted import Place, Wanted, way_out
+from hybridrag.model.watching import Ingester, Model, Models, Source, Watched
+from hybridrag.planner import JSON
 from hybridrag.spec import (
     CommandWriterSpec,
     DockerWriterSpec,
@@ -37,6 +41,8 @@ from hybridrag.spec import (
     how_stopped,
     seconds_of,
 )
+from hybridrag.watch.halter import WatcherHalter
+from hybridrag.watch.view import View
 
 
 def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
@@ -91,13 +97,14 @@ def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
         halters={
             name: halter
             for name, database in environment.databases.items()
-            if (halter := _halter(name, database.writer, spec, secrets, serving)) is not None
+            if (halter := _halter(name, database.writer, spec, secrets, serving, state)) is not None
         },
         watched={
             name: _watched(name, database.source, database.writer, spec)
             for name, database in environment.databases.items()
             if database.source is not None and isinstance(database.writer, WatcherWriterSpec)
         },
+        sizes=sizes,
         models={
             name: Models(
                 llm=_model("models.llm", environment.models.llm, secrets),
@@ -108,6 +115,53 @@ def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
         },
     )
     return world
+
+
+def watch_view(spec: LoadedSpec, world: World, database: str) -> View:
+    """What the daemon of a database works with. Raises NotFound, or SpecInvalid where no daemon is to feed it."""
+    item = world.database(database)
+    watched = world.watched.get(database)
+    if watched is None:
+        raise SpecInvalid(
+            f'database "{database}" is not fed by a watcher',
+            where=spec.where("databases", database, "writer"),
+            hint=f"set databases.{database}.writer: {{kind: watcher}}, a source and models",
+        )
+    serving = world.serving(item)
+    return View(
+        watched=watched,
+        backend=served_by(serving),
+        selection=world.selection(item),
+        embedding=item.embedding,
+        models=world.models[database],
+        environ=spec.environ,
+        base_dir=spec.base_dir,
+        thresholds=item.thresholds,
+        way_out=way_out(database, world.server_for(item)),
+        in_files=any(backend.type == JSON for backend in serving.values()),
+        sizes=functools.partial(world.file_sizes, item),
+        inputs=(
+            world.registry.path,
+            *(path.absolute() for path in spec.files),
+            spec.base_dir / ".env",
+        ),
+    )
+
+
+def make_ingester(view: View, *, log: Path, inherit: tuple[int, ...]) -> Ingester:
+    """LightRAG for a view; see `watch.view.MakeIngester`."""
+    from hybridrag.adapters.ingester import LightRagIngester  # type: ignore[import-not-found,unused-ignore]
+
+    made: Ingester = LightRagIngester(
+        selection=view.selection,
+        embedding=view.embedding,
+        models=view.models,
+        environ=view.environ,
+        base_dir=view.base_dir,
+        log=log,
+        inherit=inherit,
+    )
+    return made
 
 
 def _watched(name: str, source: SourceSpec, writer: WatcherWriterSpec, spec: LoadedSpec) -> Watched:
@@ -137,11 +191,18 @@ def _model(key: str, entry: LlmSpec | EmbeddingModelSpec | None, secrets: Secret
 
 
 def _halter(
-    name: str, writer: WriterSpec, spec: LoadedSpec, secrets: Secrets, serving: Callable[[str], Selection]
+    name: str,
+    writer: WriterSpec,
+    spec: LoadedSpec,
+    secrets: Secrets,
+    serving: Callable[[str], Selection],
+    state: Path,
 ) -> Halter | None:
-    """What stops this writer; None where nobody could, or the daemon does it itself. `serving`: by database."""
-    if isinstance(writer, (NoWriterSpec, WatcherWriterSpec)):
+    """What stops this writer; None where nobody could. `serving`: by database."""
+    if isinstance(writer, NoWriterSpec):
         return None
+    if isinstance(writer, WatcherWriterSpec):
+        return WatcherHalter(name, watch_path(state, name), drain_s=writer.timeout)
     key = f"databases.{name}.writer"
     path = None if writer.env_file is None else spec.resolve(writer.env_file)
     if isinstance(writer, DockerWriterSpec):

@@ -18,6 +18,7 @@ from .render import render
 from .retire import retire
 from .rollback import rollback
 from .setup_docker import setup_docker
+from .watch import watch
 
 # Click's own 2 for wrong usage would read as "changes pending" in CI.
 click.UsageError.exit_code = 1
@@ -26,7 +27,7 @@ _EPILOG = """\b
 Exit codes: 0 done or nothing to do, 1 unexpected error or wrong usage,
 2 changes pending (plan --detailed-exitcode), 3 spec or registry invalid, 4 a backend or a file cannot be
 reached, read or used, 5 plan refused, 6 not found, 7 verification failed,
-8 interrupted (resumable), 9 lease held by another apply, 130 second Ctrl-C."""
+8 interrupted (resumable), 9 lease held by another apply or watcher, 130 second Ctrl-C."""
 
 
 @click.group(
@@ -50,6 +51,7 @@ for _command in (
     verify,
     query,
     render,
+    watch,
     db,
     backend,
 ):

@@ -24,6 +24,7 @@ from hybridrag.model.wanted import Thresholds, Wanted, in_words
 from hybridrag.planner import JSON, in_use
 
 from .kept import Kept, kept_of
+from .watching import Watcher, watcher_of
 from .world import World
 
 PATIENCE_S = 20.0
@@ -58,6 +59,7 @@ class DatabaseStatus:
     or the whole database of the server that serves it, its own or shared; `sizes` by file. `hint`: what to do about a server that is down. `oversized` names what is above the
     thresholds, "" for the total. `move_to`: the backend to move it to because of that, None when there is none.
     `kept`: what served it before, the oldest first. `alone`: what a server keeps of it shares its database with nobody.
+    `watcher`: the daemon that feeds it, None where none does.
     """
 
     database: str
@@ -79,6 +81,7 @@ class DatabaseStatus:
     migration: Migration | None
     kept: tuple[Kept, ...] = ()
     alone: bool = False
+    watcher: Watcher | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +137,6 @@ async def status(world: World, names: Iterable[str] = ()) -> Status:
     targets = await _on_servers(world, every, servers, serving)
     live = is_running(world.journal_path)
     records = progress(world.journal_path)
-    elsewhere = next((name for name, backend in world.backends.items() if backend.type != JSON), None)
     databases = []
     told: dict[str, None] = {}
     for item in items:
@@ -148,9 +150,10 @@ async def status(world: World, names: Iterable[str] = ()) -> Status:
                 item,
                 glances,
                 servers,
-                next((place.name for place in item.places if place.type != JSON), elsewhere),
+                world.server_for(item),
                 _migration(item, group, records.get(item.database), targets.get(item.database), live),
                 kept_of(registry, item),
+                watcher_of(world, item, _sizes(glances)),
             )
         )
     return Status(
@@ -256,6 +259,10 @@ def _unanswered(place: _Place, servers: Mapping[str, Look]) -> Glance:
     return Glance(problem=str(facts.get("problem") or f'its backend "{place.backend}" is not in the spec'))
 
 
+def _sizes(glances: Sequence[tuple[_Place, Glance]]) -> dict[str, int]:
+    return {name: size for _, glance in glances for name, size in glance.sizes.items()}
+
+
 def _database(
     item: Wanted,
     glances: Sequence[tuple[_Place, Glance]],
@@ -263,16 +270,17 @@ def _database(
     move_to: str | None,
     migration: Migration | None,
     kept: tuple[Kept, ...],
+    watcher: Watcher | None,
 ) -> DatabaseStatus:
     places = [place for place, _ in glances]
     looks = {place.backend: servers.get(place.backend, ({}, {})) for place in places if place.type != JSON}
-    sizes = {name: size for _, glance in glances for name, size in glance.sizes.items()}
+    sizes = _sizes(glances)
     alone = {place.backend: glance.size for place, glance in glances if glance.size is not None}
     on_server = [alone.get(name, details.get("bytes")) for name, (_, details) in looks.items()]
     known = [sum(sizes.values()), *(size for size in on_server if isinstance(size, int))]
     told = [details.get("latency_ms") for _, details in looks.values()]
     latencies = [float(value) for value in told if isinstance(value, (int, float))]
-    oversized = _oversized(sizes, item.thresholds)
+    oversized = item.thresholds.exceeded(sizes)
     broken = [glance.problem for _, glance in glances if glance.problem]
     problems = (*broken, *(fault for _, glance in glances for fault in glance.faults))
     types = {place.type for place in places}
@@ -299,13 +307,8 @@ def _database(
         migration=migration,
         kept=kept,
         alone=bool(alone) and len(alone) == len(looks),
+        watcher=watcher,
     )
-
-
-def _oversized(sizes: Mapping[str, int], thresholds: Thresholds) -> tuple[str, ...]:
-    """Files above their threshold, and "" when all of them together are above theirs."""
-    files = [name for name, size in sizes.items() if size > thresholds.file_bytes]
-    return (*files, *([""] if sum(sizes.values()) > thresholds.total_bytes else []))
 
 
 def _migration(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +33,8 @@ class World:
     """What stops the writer of each database that has one."""
     watched: Mapping[str, Watched] = field(default_factory=dict)
     """What the daemon feeds each database from, where its writer is the daemon."""
+    sizes: Callable[[Path, Collection[Slot]], Mapping[str, int]] = field(default=lambda folder, slots: {})
+    """Bytes by name of the JSON files that hold some slots of a database in a folder."""
     models: Mapping[str, Models] = field(default_factory=dict)
     """What each database is asked and fed with."""
 
@@ -75,6 +77,11 @@ class World:
         wanted_names -= {self.database(name).database for name in exclude}
         return [item for name, item in self.wanted.items() if name in wanted_names]
 
+    def server_for(self, item: Wanted) -> str | None:
+        """The backend to move a database to when its files become too big; None where there is no server."""
+        elsewhere = next((name for name, backend in self.backends.items() if backend.type != JSON), None)
+        return next((place.name for place in item.places if place.type != JSON), elsewhere)
+
     def holder(self, name: str) -> Backend:
         """The backend of that name in facts, where "json" is the databases' own files."""
         return self.files if name == JSON else self.backend(name)
@@ -92,6 +99,11 @@ class World:
         """Raises where a change of the spec would have the database, or what is kept of it, looked for elsewhere."""
         if error := self.pointer.mislaid(item.database, kept=kept):
             raise error
+
+    def file_sizes(self, item: Wanted) -> Mapping[str, int]:
+        """Bytes of the JSON files that serve a database now, by name; nothing for slots that are elsewhere."""
+        slots = [slot for slot, backend in self.serving(item).items() if backend.type == JSON]
+        return self.sizes(Path(item.path), slots) if slots else {}
 
     def selection(self, item: Wanted) -> Selection:
         """What LightRAG needs to use the database as it is now. Raises PlanRefused where it is not to be found."""

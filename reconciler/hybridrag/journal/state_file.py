@@ -88,6 +88,12 @@ class StateFile:
                 raise
 
     @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """For one statement that only reads: it sees what is committed, and waits for nobody's transaction."""
+        with self._guard:
+            yield self._db
+
+    @contextlib.contextmanager
     def _telling_of_a_full_disk(self) -> Iterator[None]:
         try:
             yield

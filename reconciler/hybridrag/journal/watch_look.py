@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .lease import is_held
@@ -16,11 +17,13 @@ from .watch_state import Activity
 class WatchLook:
     """A daemon as it is seen from outside. Times are seconds since 1970; `pauses` are the owners of those that hold.
 
-    `running` is None where the file cannot be read. `sizes` are (time, file, bytes), oldest first.
+    `running` is None where the file cannot be read. `sizes` are (time, file, bytes), oldest first; `warned` is what
+    was last warned about, by subject.
     """
 
     running: bool | None
     owner: str | None = None
+    host: str | None = None
     pid: int | None = None
     since: float | None = None
     activity: Activity | None = None
@@ -28,6 +31,7 @@ class WatchLook:
     pauses: tuple[str, ...] = ()
     acknowledged: bool = False
     sizes: tuple[tuple[float, str, int], ...] = ()
+    warned: Mapping[str, float] = field(default_factory=dict)
 
 
 def look_at_watcher(path: Path) -> WatchLook | None:
@@ -55,6 +59,7 @@ def _look(db: sqlite3.Connection) -> WatchLook:
     return WatchLook(
         running=running,
         owner=lease[0] if running else None,
+        host=lease[1] if running else None,
         pid=lease[2] if running else None,
         since=lease[5] if running else None,
         activity=None
@@ -67,4 +72,5 @@ def _look(db: sqlite3.Connection) -> WatchLook:
         pauses=tuple(pause[0] for pause in pauses),
         acknowledged=bool(pauses) and all(pause[5] is not None for pause in pauses),
         sizes=tuple(db.execute("SELECT at, file, bytes FROM size WHERE at > ? ORDER BY at", (time.time() - 30 * 86400,))),
+        warned=dict(db.execute("SELECT subject, value FROM warned")),
     )  # fmt: skip

@@ -104,13 +104,13 @@ class WatchState(StateFile):
             db.execute("UPDATE pause SET acknowledged = ? WHERE acknowledged IS NULL", (time.time(),))
 
     def is_acknowledged(self, owner: str) -> bool:
-        with self.transaction() as db:
+        with self.reading() as db:
             row = db.execute("SELECT acknowledged FROM pause WHERE owner = ?", (owner,)).fetchone()
         return row is not None and row[0] is not None
 
-    def pauses(self) -> list[str]:
-        """Owners of the requests that hold."""
-        with self.transaction() as db:
+    def pauses(self) -> dict[str, bool]:
+        """Owners of the requests that hold, and whether each was acknowledged. Never waits for who writes here."""
+        with self.reading() as db:
             return _holding(db)
 
     def may_write(self, activity: Activity) -> bool:
@@ -193,9 +193,11 @@ class WatchState(StateFile):
             db.execute("DELETE FROM warned WHERE subject = ?", (subject,))
 
 
-def _holding(db: sqlite3.Connection) -> list[str]:
-    rows = db.execute("SELECT owner, host, pid, process, expires FROM pause ORDER BY asked").fetchall()
-    return [row[0] for row in rows if row[4] is None or is_held(*row[1:])]
+def _holding(db: sqlite3.Connection) -> dict[str, bool]:
+    rows = db.execute(
+        "SELECT owner, host, pid, process, expires, acknowledged FROM pause ORDER BY asked"
+    ).fetchall()
+    return {row[0]: row[5] is not None for row in rows if row[4] is None or is_held(*row[1:5])}
 
 
 def _put_activity(db: sqlite3.Connection, activity: Activity) -> None:

@@ -21,6 +21,11 @@ class Thresholds:
     total_bytes: int = 2_000_000_000
     ingest_slowdown: float = 0.5
 
+    def exceeded(self, sizes: Mapping[str, int]) -> tuple[str, ...]:
+        """Files above their threshold, and "" when all of them together are above theirs."""
+        files = [name for name, size in sizes.items() if size > self.file_bytes]
+        return (*files, *([""] if sum(sizes.values()) > self.total_bytes else []))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
@@ -47,6 +52,11 @@ def usual_lanes() -> int:
     except AttributeError:  # macOS and Windows do not say
         processors = os.cpu_count() or 1
     return min(MOST_LANES, processors)
+
+
+def way_out(database: str, move_to: str | None) -> str:
+    """The command that moves a database out of its files, ready to paste; `move_to` None: there is no server yet."""
+    return f"hybridrag migrate {database} --to {move_to}" if move_to else "hybridrag backend setup-docker"
 
 
 KEEP_SOURCE_S = 7 * 24 * 3600

@@ -19,6 +19,7 @@ from hybridrag.spec.schema import draft07
 
 from .status_contract import DatabaseStatusOut
 from .status_json import StatusOut
+from .watch_json import WatchStatusOut
 
 Schema = dict[str, Any]
 
@@ -48,6 +49,11 @@ def backend_status() -> Schema:
     """What `backend status DB --json` prints; without DB, a list of these below `databases`."""
     made = draft07(DatabaseStatusOut.model_json_schema(mode="serialization"))
     return _headed("hybridrag backend status", made)
+
+
+def watch_status() -> Schema:
+    """What `watch status --json` prints, and the other `watch` commands with `--json`."""
+    return _headed("hybridrag watch status", draft07(WatchStatusOut.model_json_schema(mode="serialization")))
 
 
 def _event(kind: type[events.Event]) -> Schema:
@@ -90,7 +96,13 @@ def event_stream() -> Schema:
 
 def texts() -> dict[str, str]:
     """File name -> what it holds."""
-    made = {"plan": plan(), "status": status(), "backend-status": backend_status(), "events": event_stream()}
+    made = {
+        "plan": plan(),
+        "status": status(),
+        "backend-status": backend_status(),
+        "watch-status": watch_status(),
+        "events": event_stream(),
+    }
     return {
         f"{name}.schema.json": json.dumps(schema, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         for name, schema in made.items()

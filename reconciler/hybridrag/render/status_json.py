@@ -13,6 +13,7 @@ from hybridrag.model.facts import Value
 from hybridrag.model.strict import Strict
 
 from .status_words import warnings
+from .watch_json import WatcherOut, watcher_out
 
 
 class StreamOut(Strict):
@@ -65,6 +66,7 @@ class DatabaseOut(Strict):
     `records` are by namespace, None where they could not be told; those listed in `estimated` are estimates.
     `bytes` is None where the size is not known; `file_sizes` is empty where a server keeps the data. `problem` is the
     first of `warnings` that says what is broken. `pending`: the spec wants another backend than the one in use.
+    `watcher`: the daemon that feeds it, None where none is to.
     """
 
     database: str
@@ -82,6 +84,7 @@ class DatabaseOut(Strict):
     latency_ms: float | None
     migration: MigrationOut | None
     kept: tuple[KeptOut, ...]
+    watcher: WatcherOut | None
 
 
 class BackendOut(Strict):
@@ -145,6 +148,7 @@ def status_json(status: Status) -> dict[str, Any]:
                     "latency_ms": item.latency_ms,
                     "migration": item.migration and MigrationOut.model_validate(item.migration),
                     "kept": tuple(KeptOut.model_validate(each) for each in item.kept),
+                    "watcher": item.watcher and watcher_out(item.watcher),
                 }
                 for item in status.databases
             ],

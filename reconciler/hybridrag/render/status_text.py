@@ -15,6 +15,7 @@ from hybridrag.engine.status import BackendStatus, DatabaseStatus
 
 from .status_words import count, kept_words, migration_words, size_remark, way_out
 from .units import size
+from .watch_words import forecast_words, slow_words, state_words
 
 STYLES = {"healthy": "good", "degraded": "warn", "error": "bad"}
 _FOLLOWING = {
@@ -85,9 +86,25 @@ def remarks(database: DatabaseStatus, *, sizes: bool = True) -> list[str]:
         f"[soft]{escape(kept_words(each))}[/]  [next]→ hybridrag retire {escape(database.database)}[/]"
         for each in database.kept
     ]
+    found += _watcher_remarks(database)
     if sizes and database.oversized:
         found.append(f"[warn]{escape(size_remark(database))}[/]  [next]→ {escape(way_out(database))}[/]")
     return found
+
+
+def _watcher_remarks(database: DatabaseStatus) -> list[str]:
+    """The daemon's state, its warnings beside those about sizes, and what is coming."""
+    watcher = database.watcher
+    if watcher is None:
+        return []
+    style = (
+        "soft" if watcher.state in ("idle", "ingesting", "starting", "stopped", "never started") else "warn"
+    )
+    found = [f"[{style}]{escape(state_words(watcher))}[/]"]
+    if not watcher.running:
+        found[0] += f"  [next]→ hybridrag watch start {escape(database.database)}[/]"
+    told = (slow_words(watcher), forecast_words(watcher))
+    return found + [f"[warn]{escape(words)}[/]" for words in told if words]
 
 
 def _backend_line(backend: BackendStatus) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from hybridrag.engine.kept import Kept
 from hybridrag.engine.status import DatabaseStatus, Migration
+from hybridrag.model import wanted
 from hybridrag.model.data import BY_NAME
 from hybridrag.model.events import StreamProgress
 
@@ -12,20 +15,24 @@ from .units import duration, size
 
 def way_out(database: DatabaseStatus) -> str:
     """The command that moves a database out of its files, ready to paste."""
-    if database.move_to is None:
-        return "hybridrag backend setup-docker"
-    return f"hybridrag migrate {database.database} --to {database.move_to}"
+    return wanted.way_out(database.database, database.move_to)
 
 
 def size_warnings(database: DatabaseStatus) -> list[str]:
     """One sentence for each file above its threshold, and one for the total."""
-    command, limits = way_out(database), database.thresholds
+    return size_sentences(database.sizes, database.thresholds, way_out(database))
+
+
+def size_sentences(sizes: Mapping[str, int], limits: wanted.Thresholds, command: str) -> list[str]:
+    """The same of files by name, with the command that moves them."""
     found = []
-    for name in database.oversized:
+    for name in limits.exceeded(sizes):
         if name:
-            told = f"{name}: {size(database.sizes[name])}, above the threshold of {size(limits.file_bytes)}"
+            told = f"{name}: {size(sizes[name])}, above the threshold of {size(limits.file_bytes)}"
         else:
-            told = f"all files: {size(database.size or 0)}, above the threshold of {size(limits.total_bytes)}"
+            told = (
+                f"all files: {size(sum(sizes.values()))}, above the threshold of {size(limits.total_bytes)}"
+            )
         found.append(f"{told}; consider a database server: {command}")
     return found
 

@@ -5,12 +5,13 @@ Written by LightRAG 1.4.9.8 … 1.5.7: `json_kv_impl.py`, `nano_vector_db_impl.p
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Collection
 from pathlib import Path
 
 from hybridrag.errors import NotFound
-from hybridrag.model.data import NAMESPACES
+from hybridrag.model.data import NAMESPACES, Slot, streams_of
 from hybridrag.model.facts import digest_of
 
 GRAPH_FILE = "graph_chunk_entity_relation.graphml"
@@ -57,6 +58,15 @@ def present(folder: Path, names: Collection[str] = FILES) -> list[Path]:
             hint="set databases.<name>.path to the folder that directly holds kv_store_*.json",
         )
     return [path for path in found if path.name in names]
+
+
+def sizes(folder: Path, slots: Collection[Slot]) -> dict[str, int]:
+    """Bytes of the files of some slots, by name; those that do not exist are left out."""
+    found = {}
+    for name in dict.fromkeys(file_of(stream) for stream in streams_of(slots)):
+        with contextlib.suppress(OSError):
+            found[name] = (folder / name).stat().st_size
+    return found
 
 
 def identity(path: Path) -> str:
