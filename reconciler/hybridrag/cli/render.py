@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .common import Settings, command_options
+from .watch import run_argv
 
 if TYPE_CHECKING:
     from hybridrag.api import Environment
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("database", metavar="DB")
-@click.option("--as", "form", type=click.Choice(["env", "compose"]), default="env", show_default=True)
+@click.option(
+    "--as", "form", type=click.Choice(["env", "compose", "systemd"]), default="env", show_default=True
+)
 @click.option(
     "--with-secrets", is_flag=True, help="Write secrets too, into a file or pipe: never to a terminal."
 )
@@ -25,7 +28,7 @@ def render(settings: Settings, database: str, form: str, with_secrets: bool) -> 
     """What an unchanged LightRAG server needs to use a database as it is now.
 
     env is a complete .env; compose is a service that mounts it. Where the spec's writer names its env_file,
-    apply keeps that file in step by itself.
+    apply keeps that file in step by itself. systemd is a user's unit for `hybridrag watch run DB`.
     """
     from hybridrag.errors import PlanRefused
     from hybridrag.render.server_settings import compose, env
@@ -35,12 +38,30 @@ def render(settings: Settings, database: str, form: str, with_secrets: bool) -> 
             "secrets are not written to a terminal",
             hint=f"(umask 077; hybridrag render {database} --as {form} --with-secrets > lightrag.env)",
         )
-    served = _served(settings.environment(), database, with_secrets=with_secrets)
-    text = env(served) if form == "env" else compose(served)
+    loaded = settings.environment()
+    if form == "systemd":
+        text = _unit(settings, loaded, database)
+    else:
+        served = _served(loaded, database, with_secrets=with_secrets)
+        text = env(served) if form == "env" else compose(served)
     if settings.json:
         settings.print_json({"database": database, "as": form, "text": text})
     else:
         click.echo(text, nl=False)
+
+
+def _unit(settings: Settings, env: Environment, database: str) -> str:
+    from hybridrag.assembly import watch_view
+    from hybridrag.render.systemd import systemd_unit
+
+    view = watch_view(env.spec, env.world, database)
+    return systemd_unit(
+        database,
+        environment=env.world.environment,
+        argv=run_argv(settings, database),
+        folder=str(env.spec.base_dir),
+        drain_s=view.watched.drain_s,
+    )
 
 
 def _served(env: Environment, database: str, *, with_secrets: bool) -> Served:
