@@ -42,7 +42,7 @@ from hybridrag.migrate.examining import examine_source
 from hybridrag.migrate.progress import Meter
 from hybridrag.migrate.verifying import compare
 from hybridrag.model.data import NAMESPACES, Slot
-from hybridrag.model.ports import Embedding
+from hybridrag.model.selection import Embedding
 from hybridrag.model.wanted import usual_lanes
 
 ROWS = 1000

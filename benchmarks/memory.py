@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from benchmarks.scratch import Scratch, record, table
-from hybridrag.model.ports import Embedding
+from hybridrag.model.selection import Embedding
 
 DIM = 1024
 

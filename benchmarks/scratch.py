@@ -22,7 +22,7 @@ from hybridrag.backends.postgres.backend import PostgresBackend
 from hybridrag.backends.postgres.embedded import EmbeddedServer
 from hybridrag.backends.postgres.spec import PostgresSpec
 from hybridrag.backends.postgres.store import PostgresStore
-from hybridrag.model.ports import Embedding
+from hybridrag.model.selection import Embedding
 
 RESULTS = Path(__file__).with_name("results")
 SPEC = """\

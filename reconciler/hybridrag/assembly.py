@@ -22,7 +22,8 @@ from hybridrag.engine import World
 from hybridrag.engine.world import served_by
 from hybridrag.errors import SpecInvalid
 from hybridrag.journal import known_counts, watch_path
-from hybridrag.model.ports import Backend, Embedding, Selection
+from hybridrag.model.ports import Backend
+from hybridrag.model.selection import Embedding, Selection
 from hybridrag.model.services import Halter
 from hybridrag.model.wanted import Place, Wanted, way_out
 from hybridrag.model.watching import Ingester, Model, Models, Source, Watched

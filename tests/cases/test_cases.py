@@ -17,7 +17,7 @@ from hybridrag.errors import HybridragError
 from hybridrag.model.data import ALL_SLOTS, NAMESPACES, Slot
 from hybridrag.model.facts import Observation
 from hybridrag.model.plan import Plan, Step
-from hybridrag.model.ports import Embedding
+from hybridrag.model.selection import Embedding
 from hybridrag.model.wanted import Place, Placement, Wanted
 from hybridrag.planner import make_plan
 from hybridrag.planner.parts import canonical, migration_id, parts_of, store_thing

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hybridrag.backends.postgres.store import PostgresStore
 from hybridrag.migrate.examining import examine_source
 from hybridrag.model.data import EDGE_SEPARATOR, Batch
-from hybridrag.model.ports import Examination
+from hybridrag.model.findings import Examination
 from tests.conftest import Server
 from tests.contract.test_age import EDGES, GRAPH, NODES, STREAMS, in_age, records, sql, write  # noqa: F401
 from tests.support.stores import AGE, difference, example, meter, store

@@ -29,7 +29,8 @@ from hybridrag.errors import BackendUnavailable, PlanRefused
 from hybridrag.migrate.examining import examine_source
 from hybridrag.migrate.verifying import compare
 from hybridrag.model.data import BY_NAME, NAMESPACES, Batch, Slot
-from hybridrag.model.ports import Embedding, Examination
+from hybridrag.model.findings import Examination
+from hybridrag.model.selection import Embedding
 from tests.conftest import DIM, EXAMPLE, OLD_DATABASE, Server, digests
 from tests.integration.test_lightrag_answers import MODES, QUESTIONS, TOP_K, both, same
 from tests.support.json_copy import IDENTITY, meter, migrate, publish, publish_until, store_of, whole

@@ -29,7 +29,9 @@ from hybridrag.migrate.examining import examine_source
 from hybridrag.migrate.progress import Meter
 from hybridrag.migrate.verifying import Report, compare
 from hybridrag.model.data import Batch, Slot
-from hybridrag.model.ports import Embedding, Examination, Reader
+from hybridrag.model.findings import Examination
+from hybridrag.model.ports import Reader
+from hybridrag.model.selection import Embedding
 from tests.conftest import DIM, EXAMPLE, OLD_DATABASE, ROOT, clean_environment
 from tests.integration.test_lightrag_answers import MODES, QUESTIONS, TOP_K, same
 from tests.support.milvus import MilvusServer

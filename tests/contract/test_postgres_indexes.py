@@ -17,7 +17,8 @@ from hybridrag.backends.postgres.rows import Shape
 from hybridrag.backends.postgres.spec import PostgresSpec
 from hybridrag.errors import PlanRefused
 from hybridrag.model.data import Batch, Slot
-from hybridrag.model.ports import Embedding, Examination
+from hybridrag.model.findings import Examination
+from hybridrag.model.selection import Embedding
 from tests.conftest import Server
 from tests.support.stores import EMBEDDING, difference, example, move, postgres, store
 

@@ -14,7 +14,7 @@ from hybridrag.backends.postgres.rows import Shape
 from hybridrag.backends.postgres.spec import VectorIndexSpec
 from hybridrag.backends.postgres.store import PostgresStore
 from hybridrag.model.data import Batch, Slot
-from hybridrag.model.ports import Embedding
+from hybridrag.model.selection import Embedding
 from tests.conftest import Server
 from tests.support.stores import postgres, store
 

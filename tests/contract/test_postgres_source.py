@@ -15,7 +15,8 @@ from hybridrag.backends.postgres.tables import table_name
 from hybridrag.errors import BackendUnavailable, NotFound, SourceUnreadable
 from hybridrag.migrate.copying import copy
 from hybridrag.model.data import BY_NAME, NAMESPACES, Batch, Slot
-from hybridrag.model.ports import Embedding, Examination
+from hybridrag.model.findings import Examination
+from hybridrag.model.selection import Embedding
 from tests.conftest import Server
 from tests.support.stores import EMBEDDING, difference, example, meter, move, store
 

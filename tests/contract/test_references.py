@@ -17,7 +17,7 @@ from hybridrag.engine import World, verify_database
 from hybridrag.migrate.references import RULES, References
 from hybridrag.migrate.verifying import Report
 from hybridrag.model.data import NAMESPACES
-from hybridrag.model.ports import Embedding
+from hybridrag.model.selection import Embedding
 from tests.conftest import EXAMPLE, OLD_DATABASE, Project
 
 NAMES = [namespace.name for namespace in NAMESPACES]

@@ -34,7 +34,8 @@ from hybridrag.migrate.leaving_out import LeftOut
 from hybridrag.migrate.progress import Meter
 from hybridrag.migrate.verifying import compare
 from hybridrag.model.data import BY_NAME, EDGE_SEPARATOR, NAMESPACES, BadRecord, Batch, Fault, Slot
-from hybridrag.model.ports import Embedding, Examination
+from hybridrag.model.findings import Examination
+from hybridrag.model.selection import Embedding
 from tests.conftest import Server
 
 T = TypeVar("T")

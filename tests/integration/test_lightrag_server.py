@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import hybridrag
-from hybridrag.model.ports import Selection
+from hybridrag.model.selection import Selection
 from tests.conftest import DIM, Project, clean_environment
 from tests.support.ask_database import WIDE
 from tests.support.model_server import SITE, ModelServer

@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from hybridrag.adapters.lightrag_instance import build, variables
-from hybridrag.model.ports import Embedding, Selection
+from hybridrag.model.selection import Embedding, Selection
 
 from . import make_database
 from .ask_database import answers

@@ -12,7 +12,7 @@ from hybridrag.backends.json.store import JsonStore
 from hybridrag.migrate.copying import copy
 from hybridrag.migrate.progress import Meter
 from hybridrag.model.data import streams_of
-from hybridrag.model.ports import Embedding
+from hybridrag.model.selection import Embedding
 
 IDENTITY = "owner-1"
 

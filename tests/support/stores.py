@@ -16,7 +16,8 @@ from hybridrag.migrate.examining import examine_source
 from hybridrag.migrate.progress import Meter
 from hybridrag.migrate.verifying import Report, compare
 from hybridrag.model.data import ALL_SLOTS, Slot, streams_of
-from hybridrag.model.ports import Embedding, Reader, Store
+from hybridrag.model.ports import Reader, Store
+from hybridrag.model.selection import Embedding
 from tests.conftest import DIM, EXAMPLE, Server
 
 TABLES, AGE = "PGTableGraphStorage", "PGGraphStorage"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hybridrag.adapters.env_file import EnvFile, Surroundings, changes, complaints
 from hybridrag.errors import PlanRefused
-from hybridrag.model.ports import Selection
+from hybridrag.model.selection import Selection
 from hybridrag.spec.env_text import ASIDE, BEGIN, END, own_text, quoted, with_values
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))

@@ -26,7 +26,9 @@ from hybridrag.backends.json.store import JsonStore
 from hybridrag.backends.json.vectors import read_vectors
 from hybridrag.errors import SourceUnreadable
 from hybridrag.model.data import NAMESPACES
-from hybridrag.model.ports import Embedding, Glance, KnownCounts
+from hybridrag.model.findings import Glance
+from hybridrag.model.ports import KnownCounts
+from hybridrag.model.selection import Embedding
 from tests.conftest import DIM, EXAMPLE, OLD_DATABASE, digests
 from tests.support import big_database
 

@@ -28,7 +28,7 @@ from hybridrag.backends.json.store import JsonReader, JsonStore
 from hybridrag.backends.json.surrogates import SurrogateWatch
 from hybridrag.errors import SourceUnreadable
 from hybridrag.model.data import BY_NAME, NAMESPACES, Batch, Slot
-from hybridrag.model.ports import Embedding
+from hybridrag.model.selection import Embedding
 from tests.conftest import EXAMPLE, OLD_DATABASE
 
 DATABASES = {"1.5.7": EXAMPLE / "archive", "1.4.9.8": OLD_DATABASE}

@@ -27,7 +27,8 @@ from hybridrag.migrate.copying import copy
 from hybridrag.migrate.digest import canonical_bytes, digest_stream
 from hybridrag.migrate.progress import Meter
 from hybridrag.model.data import ALL_SLOTS, BY_NAME, EDGE_SEPARATOR, NAMESPACES, Batch, Slot, streams_of
-from hybridrag.model.ports import Embedding, Examination
+from hybridrag.model.findings import Examination
+from hybridrag.model.selection import Embedding
 from tests.conftest import DIM, EXAMPLE, OLD_DATABASE
 
 NAMES = [namespace.name for namespace in NAMESPACES]

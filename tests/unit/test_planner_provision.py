@@ -7,7 +7,7 @@ import pytest
 from hybridrag.errors import BackendUnavailable
 from hybridrag.model.facts import Facts, Observation
 from hybridrag.model.plan import HazardKind, Plan
-from hybridrag.model.ports import Embedding
+from hybridrag.model.selection import Embedding
 from hybridrag.model.wanted import Place, Wanted, everywhere
 from hybridrag.planner import make_plan
 

@@ -15,7 +15,7 @@ from hybridrag.backends.postgres.failures import passes_by
 from hybridrag.backends.postgres.observe import problems
 from hybridrag.backends.postgres.spec import TlsSpec
 from hybridrag.backends.postgres.tls import lightrag_variables
-from hybridrag.model.ports import Embedding
+from hybridrag.model.selection import Embedding
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import pytest
 from hybridrag.backends.postgres.rows import Shape, printable
 from hybridrag.backends.postgres.tables import TABLES, index_name, table_name
 from hybridrag.model.data import EDGE_SEPARATOR, NAMESPACES, Batch
-from hybridrag.model.ports import Embedding, Examination
+from hybridrag.model.findings import Examination
+from hybridrag.model.selection import Embedding
 
 VALUE = "topsecret"
 

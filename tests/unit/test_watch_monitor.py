@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hybridrag.journal import WatchState
-from hybridrag.model.ports import Embedding, Selection
+from hybridrag.model.selection import Embedding, Selection
 from hybridrag.model.wanted import Thresholds
 from hybridrag.model.watching import Models, Source, Watched
 from hybridrag.watch.logs import logging_to

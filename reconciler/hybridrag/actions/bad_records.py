@@ -9,8 +9,8 @@ from hybridrag.errors import PlanRefused, SourceUnreadable
 from hybridrag.migrate.leaving_out import LeftOut
 from hybridrag.model.data import BadRecord
 from hybridrag.model.events import Quarantined
+from hybridrag.model.findings import Examination
 from hybridrag.model.plan import HazardKind
-from hybridrag.model.ports import Examination
 
 from .base import Context, Part
 

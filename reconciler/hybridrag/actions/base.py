@@ -12,7 +12,8 @@ from hybridrag.model.data import Slot, streams_of
 from hybridrag.model.events import Emit
 from hybridrag.model.facts import Facts
 from hybridrag.model.plan import HazardKind, Move, Step
-from hybridrag.model.ports import Backend, Embedding, Selection, Store
+from hybridrag.model.ports import Backend, Store
+from hybridrag.model.selection import Embedding, Selection
 from hybridrag.model.services import Halter, Memory, Pointer
 
 from .standing import Standing, Standings

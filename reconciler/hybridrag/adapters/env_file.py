@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from hybridrag.errors import PlanRefused
-from hybridrag.model.ports import Selection
+from hybridrag.model.selection import Selection
 from hybridrag.model.storages import STORAGES, storages_of
 from hybridrag.spec.env_text import own_text, unreadable_line, values_of, with_values
 

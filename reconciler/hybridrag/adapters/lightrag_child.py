@@ -21,7 +21,7 @@ from typing import Any
 
 from hybridrag.adapters.lightrag_instance import build, no_embedding, word_tokenizer
 from hybridrag.errors import SpecInvalid
-from hybridrag.model.ports import Embedding, Selection
+from hybridrag.model.selection import Embedding, Selection
 
 
 def embedding_function(reference: str, base_dir: str) -> Callable[..., Any]:

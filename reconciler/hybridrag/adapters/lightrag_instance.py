@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridrag.errors import NotFound, PlanRefused
-from hybridrag.model.ports import Embedding, Selection
+from hybridrag.model.selection import Embedding, Selection
 
 FOREIGN = re.compile(
     r"^(POSTGRES_|PGSSL|PGTARGETSESSIONATTRS|LIGHTRAG_|NEO4J_|MONGO|MILVUS_|QDRANT_|REDIS_|MEMGRAPH_|OPENSEARCH_)|^(\w+_)?WORKSPACE$|"

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from hybridrag.errors import BackendUnavailable, SpecInvalid
-from hybridrag.model.ports import Embedding, Selection
+from hybridrag.model.selection import Embedding, Selection
 
 from .lightrag_instance import FOREIGN, require_files
 

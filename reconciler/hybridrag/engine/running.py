@@ -19,7 +19,8 @@ from hybridrag.model.data import streams_of
 from hybridrag.model.events import Emit, PlanReady, RunDone, StepDone, StepFailed, StepStarted, Warned
 from hybridrag.model.facts import Observation
 from hybridrag.model.plan import HazardKind, Move, Plan, Step
-from hybridrag.model.ports import Backend, Embedding, Selection
+from hybridrag.model.ports import Backend
+from hybridrag.model.selection import Embedding, Selection
 from hybridrag.model.wanted import Wanted
 from hybridrag.planner import store_thing
 

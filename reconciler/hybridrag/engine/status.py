@@ -19,7 +19,8 @@ from hybridrag.journal import (
 from hybridrag.model.data import Slot, streams_of
 from hybridrag.model.events import StreamProgress
 from hybridrag.model.facts import Facts
-from hybridrag.model.ports import Glance, Store
+from hybridrag.model.findings import Glance
+from hybridrag.model.ports import Store
 from hybridrag.model.wanted import Thresholds, Wanted, in_words
 from hybridrag.planner import JSON, in_use
 

@@ -15,7 +15,8 @@ from hybridrag.migrate.verifying import Report, compare
 from hybridrag.migrate.watching import Watched
 from hybridrag.model.data import Slot, streams_of
 from hybridrag.model.events import Emit
-from hybridrag.model.ports import Examination, Reader, Store
+from hybridrag.model.findings import Examination
+from hybridrag.model.ports import Reader, Store
 from hybridrag.model.wanted import Wanted
 from hybridrag.planner import JSON, Part, parts_of
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from hybridrag.errors import NotFound
 from hybridrag.journal import Registry
 from hybridrag.model.data import ALL_SLOTS, Slot
-from hybridrag.model.ports import Backend, Selection, Store
+from hybridrag.model.ports import Backend, Store
+from hybridrag.model.selection import Selection
 from hybridrag.model.services import Halter
 from hybridrag.model.wanted import Wanted, in_words
 from hybridrag.model.watching import Models, Watched

@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hybridrag.model.data import Batch
-from hybridrag.model.ports import Examination, Mending, Patcher, Reader, Store
+from hybridrag.model.findings import Examination
+from hybridrag.model.ports import Mending, Patcher, Reader, Store
 
 from .digest import NamespaceDigest, bucket_of, record_digest
 from .progress import Meter

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from hybridrag.errors import SourceUnreadable, VerificationFailed
 from hybridrag.model.data import EDGE_SEPARATOR, Batch
-from hybridrag.model.ports import Changes, Examination, Mending, Patcher, Reader, Store
+from hybridrag.model.findings import Examination
+from hybridrag.model.ports import Changes, Mending, Patcher, Reader, Store
 
 from .catching_up import CHUNK, Delta, digests_of
 from .digest import NamespaceDigest

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hybridrag.model.data import BY_NAME, EDGE_SEPARATOR, BadRecord, Batch, Slot, printable
-from hybridrag.model.ports import Examination, Reader, Store
+from hybridrag.model.findings import Examination
+from hybridrag.model.ports import Reader, Store
 
 from .digest import NamespaceDigest, record_digest
 from .lanes import in_lanes

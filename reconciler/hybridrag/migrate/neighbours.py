@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hybridrag.model.data import Batch, Vectors, printable
-from hybridrag.model.ports import Nearest, Reader, Store
+from hybridrag.model.findings import Nearest
+from hybridrag.model.ports import Reader, Store
 
 SAMPLE = 10
 """Vectors of each stream that are searched for."""

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from hybridrag.model.data import Batch, Range
-from hybridrag.model.ports import Examination, Reader, Recall, Store
+from hybridrag.model.findings import Examination, Recall
+from hybridrag.model.ports import Reader, Store
 
 from .digest import NamespaceDigest, bucket_of, record_digest
 from .lanes import in_lanes

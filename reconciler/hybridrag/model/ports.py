@@ -6,86 +6,18 @@ never write. Implementations live in `backends/<engine>`.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from hybridrag.errors import HybridragError
 
 from .data import ALL_SLOTS, Batch, Range, Slot, Vectors
 from .facts import Facts
+from .findings import Examination, Glance, Nearest, Recall
 from .room import Room
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
-    """What LightRAG needs to use a store: a class for each of its slots, variables and constructor arguments.
-
-    A slot that the store does not hold is None. `variables` are process environment; `secrets` are those of
-    them that must never be shown.
-    """
-
-    kv: str | None = None
-    vector: str | None = None
-    graph: str | None = None
-    doc_status: str | None = None
-    working_dir: str | None = None
-    workspace: str = ""
-    variables: Mapping[str, str] = field(default_factory=dict)
-    secrets: Mapping[str, Callable[[], str]] = field(default_factory=dict)
-
-    def beside(self, other: Selection) -> Selection:
-        """Both together: one database whose slots lie in two stores."""
-        return Selection(
-            kv=self.kv or other.kv,
-            vector=self.vector or other.vector,
-            graph=self.graph or other.graph,
-            doc_status=self.doc_status or other.doc_status,
-            working_dir=self.working_dir or other.working_dir,
-            workspace=self.workspace or other.workspace,
-            variables={**other.variables, **self.variables},
-            secrets={**other.secrets, **self.secrets},
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Embedding:
-    """The embedding space of a database: model name (decides table names), dimensions."""
-
-    model: str | None
-    dim: int
-
-
-@dataclass(slots=True, kw_only=True)
-class Examination:
-    """What a target says of records before they are written.
-
-    `refused` maps a namespace and key to the reason the target cannot hold the record; `lost` counts,
-    per namespace and field, values that the target has no place for. `left_out` are the positions of all refused
-    records by namespace, as `BadRecord` counts them, in any order; filled by whoever reads a whole source.
-    """
-
-    refused: list[tuple[str, str, str]] = field(default_factory=list)
-    refused_total: int = 0
-    lost: dict[tuple[str, str], int] = field(default_factory=dict)
-    left_out: dict[str, array[int]] = field(default_factory=dict)
-
-    def refuse(self, namespace: str, key: str, reason: str, *, keep: int = 20) -> None:
-        """Note one record; only the first `keep` are listed, all are counted."""
-        self.refused_total += 1
-        if len(self.refused) < keep:
-            self.refused.append((namespace, key, reason))
-
-    def add(self, other: Examination) -> None:
-        """Take in what was said of other records."""
-        self.refused += other.refused[: max(0, 20 - len(self.refused))]
-        self.refused_total += other.refused_total
-        for key, count in other.lost.items():
-            self.lost[key] = self.lost.get(key, 0) + count
-        for name, positions in other.left_out.items():
-            self.left_out.setdefault(name, array("Q")).extend(positions)
+from .selection import Embedding, Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +38,6 @@ class Patcher(Protocol):
     async def remove(self, namespace: str, keys: Sequence[str]) -> None:
         """Take records out; those that are not there are passed over."""
         ...
-
-
-class SchemaMaker(Protocol):
-    """Lets LightRAG itself create its tables, in a process of its own. Implemented in `adapters`."""
-
-    async def create(self, selection: Selection, embedding: Embedding) -> None: ...
 
 
 class Reader(Protocol):
@@ -198,59 +124,6 @@ class ParallelWriter(Writer, Protocol):
     def beside(self) -> AbstractAsyncContextManager[Writer]:
         """Another writer of the same copy. A predecessor's must have ended before `prepare` returns."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Glance:
-    """What one cheap look at a store told.
-
-    `records` by namespace, None where a glance cannot tell; those named in `estimated` are estimates. `sizes` are
-    bytes by file name, empty where a server keeps the data. `problem`: why it cannot be used at all; `faults`:
-    what is wrong with it otherwise, both in words. `state` is our mark on it, `copied` the records that a
-    migration committed to it. `size`: bytes of a place on the server that is its alone, None where others share it.
-    `warnings` are about the backend, the same for all that have them.
-    """
-
-    records: Mapping[str, int | None] = field(default_factory=dict)
-    estimated: frozenset[str] = frozenset()
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    problem: str | None = None
-    faults: tuple[str, ...] = ()
-    state: str | None = None
-    copied: int = 0
-    size: int | None = None
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recall:
-    """`share` (0 to 1) of the `nearest` vectors that a search through the index found, over `queries` queries.
-
-    `remedy` says what to do where it is low.
-    """
-
-    share: float
-    nearest: int
-    queries: int
-    by_namespace: Mapping[str, float]
-    remedy: str | None
-
-    def __str__(self) -> str:
-        found = (
-            f"search finds {self.share:.0%} of the {self.nearest} nearest vectors ({self.queries} queries)"
-        )
-        return f"{found}; {self.remedy}" if self.remedy else found
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Nearest:
-    """(key, cosine similarity) of the vectors nearest to each query, best first, as an engine compares them.
-
-    `tolerance`: by how much the engine's way of keeping vectors may change a similarity.
-    """
-
-    found: list[list[tuple[str, float]]]
-    tolerance: float
 
 
 KnownCounts = Callable[[str], Mapping[str, tuple[str, int]]]

@@ -8,8 +8,9 @@ from typing import Protocol, runtime_checkable
 
 from .data import BadRecord, Slot
 from .facts import Facts
-from .ports import Backend, Selection
+from .ports import Backend
 from .room import Room
+from .selection import Selection
 
 
 class Halter(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .ports import Selection
+from .selection import Selection
 
 STORAGES = {
     "LIGHTRAG_KV_STORAGE": "JsonKVStorage",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .data import ALL_SLOTS, Slot
-from .ports import Embedding
+from .selection import Embedding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

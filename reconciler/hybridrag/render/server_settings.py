@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from hybridrag.model.ports import Embedding, Selection
+from hybridrag.model.selection import Embedding, Selection
 from hybridrag.model.storages import storages_of
 from hybridrag.model.watching import Models
 from hybridrag.spec.env_text import quoted

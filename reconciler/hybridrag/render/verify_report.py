@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from hybridrag.migrate.verifying import Report
 from hybridrag.model.data import printable
-from hybridrag.model.ports import Examination
+from hybridrag.model.findings import Examination
 
 
 def verify_json(database: str, report: Report, examination: Examination) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from hybridrag.errors import HybridragError, PlanRefused
 from hybridrag.journal import WatchState, look_at_watcher
 from hybridrag.journal.lease import TTL_S
-from hybridrag.model.ports import Selection
+from hybridrag.model.selection import Selection
 
 from .asking import ASK_S, drained, still_busy
 

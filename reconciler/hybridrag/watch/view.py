@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from hybridrag.model.ports import Embedding, Selection
+from hybridrag.model.selection import Embedding, Selection
 from hybridrag.model.wanted import Thresholds
 from hybridrag.model.watching import Ingester, Models, Watched
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hybridrag.adapters.env_file import EnvFile
 from hybridrag.errors import PlanRefused
-from hybridrag.model.ports import Selection
+from hybridrag.model.selection import Selection
 
 from .commands import run
 

@@ -17,7 +17,7 @@ from typing import Any
 from hybridrag.adapters.env_file import EnvFile, Surroundings
 from hybridrag.backends.postgres.docker_engine import engine, explanation, last_words
 from hybridrag.errors import BackendUnavailable, PlanRefused
-from hybridrag.model.ports import Selection
+from hybridrag.model.selection import Selection
 from hybridrag.model.storages import storages_of
 
 _LOOK_S, _STAYS_S = 0.2, 3.0

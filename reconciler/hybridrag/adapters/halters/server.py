@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from hybridrag.adapters.env_file import EnvFile
 from hybridrag.errors import PlanRefused
-from hybridrag.model.ports import Selection
+from hybridrag.model.selection import Selection
 from hybridrag.model.storages import STORAGES, storages_of
 
 from .commands import Started, run

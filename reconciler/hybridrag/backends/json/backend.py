@@ -9,8 +9,9 @@ from typing import Any
 from hybridrag.errors import HybridragError
 from hybridrag.model.data import ALL_SLOTS, Slot
 from hybridrag.model.facts import Facts
-from hybridrag.model.ports import Embedding, KnownCounts
+from hybridrag.model.ports import KnownCounts
 from hybridrag.model.room import Room
+from hybridrag.model.selection import Embedding
 
 from .store import JsonStore, no_counts
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hybridrag.errors import NotFound, SourceUnreadable
 from hybridrag.model.data import NAMESPACES
-from hybridrag.model.ports import Glance
+from hybridrag.model.findings import Glance
 
 from . import files
 from .counting import glance_records

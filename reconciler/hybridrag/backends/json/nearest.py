@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pybase64
 
 from hybridrag.model.data import Vectors
-from hybridrag.model.ports import Nearest
+from hybridrag.model.findings import Nearest
 
 from .files import BLOCK, vector_dim
 from .matrix import matrix_span

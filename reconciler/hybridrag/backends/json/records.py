@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hybridrag.model.data import BY_NAME, EDGE_SEPARATOR, Batch, Slot, printable
-from hybridrag.model.ports import Examination
+from hybridrag.model.findings import Examination
 
 from .graphml import edge_key
 from .halves import restored

@@ -12,17 +12,9 @@ from hybridrag.errors import NotFound, PlanRefused, SourceUnreadable
 from hybridrag.migrate.threads import ahead, until
 from hybridrag.model.data import ALL_SLOTS, BY_NAME, Batch, Slot, Vectors, streams_of
 from hybridrag.model.facts import Facts, Value, digest_of
-from hybridrag.model.ports import (
-    Changes,
-    Embedding,
-    Examination,
-    Glance,
-    KnownCounts,
-    Nearest,
-    Reader,
-    Selection,
-    Store,
-)
+from hybridrag.model.findings import Examination, Glance, Nearest
+from hybridrag.model.ports import Changes, KnownCounts, Reader, Store
+from hybridrag.model.selection import Embedding, Selection
 
 from . import files, publishing, records
 from .counting import count_records

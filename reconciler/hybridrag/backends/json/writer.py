@@ -11,8 +11,10 @@ from typing import TypeVar
 
 from hybridrag.errors import BackendUnavailable, PlanRefused
 from hybridrag.model.data import BY_NAME, Batch, Slot, streams_of
+from hybridrag.model.findings import Examination
 from hybridrag.model.plan import owner_of
-from hybridrag.model.ports import Embedding, Encoded, Examination
+from hybridrag.model.ports import Encoded
+from hybridrag.model.selection import Embedding
 
 from .files import GRAPH_FILE, file_of
 from .graph_writer import ORDER_BYTES, GraphText

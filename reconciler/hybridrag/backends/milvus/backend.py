@@ -9,8 +9,8 @@ from typing import Any
 from hybridrag.errors import BackendUnavailable, HybridragError
 from hybridrag.model.data import Slot
 from hybridrag.model.facts import Facts
-from hybridrag.model.ports import Embedding, SchemaMaker, Selection
 from hybridrag.model.secret import Secret, SecretRef, SecretResolver
+from hybridrag.model.selection import Embedding, SchemaMaker, Selection
 
 from .client import Endpoint
 from .observe import observe_server, problems

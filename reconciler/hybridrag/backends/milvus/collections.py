@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from hybridrag.errors import PlanRefused
 from hybridrag.model.data import Slot, streams_of
-from hybridrag.model.ports import Embedding
+from hybridrag.model.selection import Embedding
 
 VECTORS = streams_of({Slot.VECTOR})
 KEY_BYTES = 64

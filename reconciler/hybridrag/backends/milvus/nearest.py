@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hybridrag.model.data import Vectors
-from hybridrag.model.ports import Embedding, Nearest
+from hybridrag.model.findings import Nearest
+from hybridrag.model.selection import Embedding
 
 from .client import SLOW_TIMEOUT_S, Endpoint, connection, quoted
 from .collections import collection_names

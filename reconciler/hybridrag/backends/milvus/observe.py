@@ -8,7 +8,7 @@ from typing import Any
 
 from hybridrag.errors import BackendUnavailable, HybridragError
 from hybridrag.model.facts import Facts, Value
-from hybridrag.model.ports import Embedding
+from hybridrag.model.selection import Embedding
 
 from .client import Connection, Endpoint, connection
 from .collections import LEDGER, collection_names, foreign, left_over

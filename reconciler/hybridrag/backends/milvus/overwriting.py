@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hybridrag.errors import PlanRefused
-from hybridrag.model.ports import Embedding
+from hybridrag.model.selection import Embedding
 
 from .client import Endpoint
 from .collections import collection_names

@@ -15,7 +15,7 @@ import numpy as np
 from hybridrag.errors import PlanRefused
 from hybridrag.model.data import Batch
 from hybridrag.model.plan import owner_of
-from hybridrag.model.ports import Embedding
+from hybridrag.model.selection import Embedding
 
 from .client import SLOW_TIMEOUT_S, Connection, Endpoint, connection, quoted
 from .collections import collection_names

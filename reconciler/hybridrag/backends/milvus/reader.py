@@ -12,7 +12,8 @@ import orjson
 
 from hybridrag.errors import NotFound
 from hybridrag.model.data import Batch
-from hybridrag.model.ports import Embedding, Reader
+from hybridrag.model.ports import Reader
+from hybridrag.model.selection import Embedding
 
 from .client import SLOW_TIMEOUT_S, Connection, Endpoint, connection, quoted
 from .collections import LIMITS, TIME, collection_names, left_over

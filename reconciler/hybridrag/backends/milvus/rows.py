@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hybridrag.model.data import Batch, printable
-from hybridrag.model.ports import Examination
+from hybridrag.model.findings import Examination
 
 from .collections import KEY_BYTES, LIMITS, TIME
 

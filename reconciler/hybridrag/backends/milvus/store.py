@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from hybridrag.errors import PlanRefused
 from hybridrag.model.data import Batch, Slot, Vectors
 from hybridrag.model.facts import Facts
-from hybridrag.model.ports import Embedding, Examination, Glance, Nearest, SchemaMaker, Selection, Store
+from hybridrag.model.findings import Examination, Glance, Nearest
+from hybridrag.model.ports import Store
+from hybridrag.model.selection import Embedding, SchemaMaker, Selection
 
 from .client import Endpoint, connection
 from .collections import VECTORS, collection_names

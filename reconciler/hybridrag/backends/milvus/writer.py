@@ -12,7 +12,8 @@ from typing import Any
 from hybridrag.errors import BackendUnavailable, PlanRefused
 from hybridrag.model.data import Batch
 from hybridrag.model.plan import owner_of
-from hybridrag.model.ports import Embedding, Encoded, SchemaMaker, Selection
+from hybridrag.model.ports import Encoded
+from hybridrag.model.selection import Embedding, SchemaMaker, Selection
 
 from . import ledger
 from .client import SLOW_TIMEOUT_S, Connection, Endpoint, connection

@@ -11,7 +11,7 @@ from collections.abc import Collection
 import asyncpg
 
 from hybridrag.model.data import Slot
-from hybridrag.model.ports import Embedding
+from hybridrag.model.selection import Embedding
 
 from .graphs import IN_TABLES, Graph, relations
 from .tables import TABLES

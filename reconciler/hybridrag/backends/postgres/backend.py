@@ -13,9 +13,9 @@ from typing import Any
 from hybridrag.errors import BackendUnavailable, HybridragError, PlanRefused, SpecInvalid
 from hybridrag.model.data import ALL_SLOTS, Slot
 from hybridrag.model.facts import Facts, Value
-from hybridrag.model.ports import Embedding, SchemaMaker, Selection
 from hybridrag.model.room import Room
 from hybridrag.model.secret import Secret, SecretRef, SecretResolver
+from hybridrag.model.selection import Embedding, SchemaMaker, Selection
 
 from . import indexes as vector_index
 from .age_graph import IN_AGE

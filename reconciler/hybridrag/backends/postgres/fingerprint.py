@@ -15,7 +15,7 @@ import asyncpg
 
 from hybridrag.model.data import Slot
 from hybridrag.model.facts import digest_of
-from hybridrag.model.ports import Embedding
+from hybridrag.model.selection import Embedding
 
 from .catalog import Physical, physical
 from .copy_binary import Decoder

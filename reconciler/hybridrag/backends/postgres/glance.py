@@ -14,7 +14,8 @@ import asyncpg
 
 from hybridrag.errors import BackendUnavailable
 from hybridrag.model.data import Slot
-from hybridrag.model.ports import Embedding, Glance
+from hybridrag.model.findings import Glance
+from hybridrag.model.selection import Embedding
 
 from .client import connection
 from .endpoint import Endpoint

@@ -12,7 +12,7 @@ from typing import Protocol
 import asyncpg
 
 from hybridrag.model.data import EDGE_SEPARATOR, Batch, Slot, streams_of
-from hybridrag.model.ports import Embedding
+from hybridrag.model.selection import Embedding
 
 from .catalog import Physical, expressions
 from .client import while_open

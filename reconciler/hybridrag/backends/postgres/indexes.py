@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from hybridrag.errors import BackendUnavailable, HybridragError
 from hybridrag.model.facts import Facts
-from hybridrag.model.ports import Embedding
+from hybridrag.model.selection import Embedding
 
 from .spec import VectorIndexSpec
 from .tables import index_name

@@ -10,7 +10,7 @@ import asyncpg
 from hybridrag.errors import PlanRefused
 from hybridrag.model.data import Slot
 from hybridrag.model.plan import owner_of
-from hybridrag.model.ports import Embedding
+from hybridrag.model.selection import Embedding
 
 from .client import connection
 from .endpoint import Endpoint

@@ -7,7 +7,8 @@ import time
 import asyncpg
 
 from hybridrag.model.data import Vectors
-from hybridrag.model.ports import Embedding, Nearest
+from hybridrag.model.findings import Nearest
+from hybridrag.model.selection import Embedding
 
 from .catalog import physical
 from .client import connection

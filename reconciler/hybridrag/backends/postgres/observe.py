@@ -11,7 +11,7 @@ import asyncpg
 from hybridrag.errors import BackendUnavailable, HybridragError
 from hybridrag.model.data import BY_NAME, Slot
 from hybridrag.model.facts import Facts, Value
-from hybridrag.model.ports import Embedding
+from hybridrag.model.selection import Embedding
 
 from . import own_database
 from .activity import writes_under_way

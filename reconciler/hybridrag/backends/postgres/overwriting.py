@@ -10,7 +10,7 @@ import asyncpg
 
 from hybridrag.errors import PlanRefused
 from hybridrag.model.data import Slot
-from hybridrag.model.ports import Embedding
+from hybridrag.model.selection import Embedding
 
 from .endpoint import Endpoint
 from .graphs import IN_TABLES, Graph, mine, relations

@@ -11,7 +11,7 @@ import numpy as np
 
 from hybridrag.errors import PlanRefused
 from hybridrag.model.data import Batch, Slot
-from hybridrag.model.ports import Embedding
+from hybridrag.model.selection import Embedding
 
 from . import keeping
 from .client import connection

@@ -14,7 +14,7 @@ import asyncpg
 
 from hybridrag.errors import BackendUnavailable, NotFound, SourceUnreadable
 from hybridrag.model.data import ALL_SLOTS, Batch, Slot
-from hybridrag.model.ports import Embedding
+from hybridrag.model.selection import Embedding
 
 from .activity import writes_under_way
 from .catalog import expressions, physical

@@ -11,7 +11,8 @@ import time
 import asyncpg
 
 from hybridrag.model.data import Slot, streams_of
-from hybridrag.model.ports import Embedding, Recall
+from hybridrag.model.findings import Recall
+from hybridrag.model.selection import Embedding
 
 from .catalog import physical
 from .client import connection

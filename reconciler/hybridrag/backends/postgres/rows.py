@@ -16,7 +16,7 @@ import orjson
 
 from hybridrag.migrate.digest import canonical
 from hybridrag.model.data import Batch, Vectors, printable
-from hybridrag.model.ports import Examination
+from hybridrag.model.findings import Examination
 
 from .tables import BTREE_TEXT_BYTES, SEPARATOR, TABLES, Column, Kind, Table
 

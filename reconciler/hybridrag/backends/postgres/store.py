@@ -8,16 +8,9 @@ from dataclasses import replace
 from hybridrag.errors import PlanRefused
 from hybridrag.model.data import ALL_SLOTS, Batch, Slot, Vectors, streams_of
 from hybridrag.model.facts import Facts
-from hybridrag.model.ports import (
-    Embedding,
-    Examination,
-    Glance,
-    Nearest,
-    Recall,
-    SchemaMaker,
-    Selection,
-    Store,
-)
+from hybridrag.model.findings import Examination, Glance, Nearest, Recall
+from hybridrag.model.ports import Store
+from hybridrag.model.selection import Embedding, SchemaMaker, Selection
 
 from . import keeping, own_database
 from .building import Budget

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hybridrag.model.ports import Embedding
+from hybridrag.model.selection import Embedding
 
 SEPARATOR = "<SEP>"
 """LightRAG's GRAPH_FIELD_SEP: joins chunk ids inside one text field."""

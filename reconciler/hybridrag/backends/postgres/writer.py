@@ -13,7 +13,8 @@ import asyncpg
 from hybridrag.errors import BackendUnavailable, PlanRefused
 from hybridrag.model.data import Batch, Range, Slot, streams_of
 from hybridrag.model.plan import owner_of
-from hybridrag.model.ports import Embedding, Encoded, SchemaMaker, Selection
+from hybridrag.model.ports import Encoded
+from hybridrag.model.selection import Embedding, SchemaMaker, Selection
 
 from .building import Budget, build, if_absent
 from .catalog import physical
