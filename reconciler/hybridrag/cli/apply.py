@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from .common import Settings, command_options
+from .stopping import be_deaf, run_stoppable
 
 if TYPE_CHECKING:
     from hybridrag.api import Environment
@@ -113,7 +114,7 @@ def run_plan(
     also: Callable[[Event], None] | None = None,
 ) -> RunReport:
     """Carry out a plan with a display for people; `stream` writes events to stdout, `also` hears them."""
-    from hybridrag.engine import Run
+    from hybridrag.engine import Run, Stop
     from hybridrag.render.run_text import RunDisplay
 
     with contextlib.ExitStack() as stack:
@@ -129,9 +130,13 @@ def run_plan(
             if also is not None:
                 also(event)
             if display is not None:
-                display.on_event(event)
+                try:
+                    display.on_event(event)
+                except OSError:  # the terminal is gone, the work is not
+                    be_deaf()
 
-        return asyncio.run(Run(world, planned, listen, allowed).execute())
+        stop = Stop()
+        return run_stoppable(Run(world, planned, listen, allowed, stop).execute(), stop)
 
 
 def _open_events(name: str) -> TextIO:

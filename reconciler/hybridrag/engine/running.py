@@ -24,6 +24,7 @@ from hybridrag.planner import store_thing
 
 from .planning import Planned
 from .recording import ProgressRecorder, QuarantineTally, counts_of
+from .stopping import Stop
 from .world import World, served_by
 
 
@@ -68,8 +69,16 @@ def words_of(error: BaseException) -> tuple[str, str]:
 class Run:
     """One execution of one plan, under the lease."""
 
-    def __init__(self, world: World, planned: Planned, emit: Emit, allowed: Iterable[HazardKind]) -> None:
+    def __init__(
+        self,
+        world: World,
+        planned: Planned,
+        emit: Emit,
+        allowed: Iterable[HazardKind],
+        stop: Stop | None = None,
+    ) -> None:
         self._world = world
+        self._stop = stop or Stop()
         self._plan: Plan = planned.plan
         self._observation: Observation = planned.observation
         self._emit = emit
@@ -87,7 +96,7 @@ class Run:
                 if counts := counts_of(self._observation, item.database):
                     journal.put_counts(item.path, counts)
             tally = QuarantineTally(ProgressRecorder(journal, run, self._items, self._emit))
-            self._emit = tally
+            self._emit = self._stop.between_batches(tally)
             self._emit(
                 PlanReady(
                     run=run,
@@ -99,9 +108,12 @@ class Run:
             try:
                 for step in self._plan.steps:
                     lease.check()
+                    self._stop.obey()
                     await self._step(step, journal)
             except BaseException as raised:
                 error = raised
+                self._stop.ending = True
+                self._emit = tally  # what closes a bracket is not stopped
                 await self._close_brackets(journal)
             finally:
                 self._report.seconds = time.monotonic() - started

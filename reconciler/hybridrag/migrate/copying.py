@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
+from hybridrag.failpoints import Point, failpoint
 from hybridrag.model.data import Batch
 from hybridrag.model.ports import Reader, Writer
 
@@ -22,6 +23,7 @@ async def copy(
         nonlocal written
         if last is not None:
             await last[0]
+            failpoint(Point.BATCH_COMMITTED)
             written += len(last[1])
             meter.add(len(last[1]), last[1].size)
 
