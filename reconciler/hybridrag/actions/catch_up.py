@@ -5,6 +5,8 @@ Where nothing was written, which is told by the source's fingerprint, there is n
 
 from __future__ import annotations
 
+from hybridrag.failpoints import Point, failpoint
+
 from .base import Context
 from .carrying import carry_over
 from .standing import Standing
@@ -32,4 +34,5 @@ class CatchUp:
         part, before = context.part, await context.standing()
         after = Standing(fingerprint=await part.source.reader().fingerprint())
         await carry_over(context, before, after)
+        failpoint(Point.CAUGHT_UP)
         context.standings.put(part.move, after)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hybridrag.errors import PlanRefused
+from hybridrag.failpoints import Point, failpoint
 from hybridrag.migrate.copying import copy_ranges, ranges_of
 from hybridrag.migrate.leaving_out import LeftOut
 from hybridrag.migrate.progress import Meter
@@ -59,6 +60,7 @@ class Migrate:
             elif await reader.fingerprint() != standing.fingerprint:
                 raise changed(move.database)
             await writer.finish(lambda phase: Meter(context.emit, context.step.id, phase, 0).tell())
+        failpoint(Point.COPIED)
 
 
 def _copied(ranges: Iterable[Range], left_out: LeftOut) -> dict[str, int]:

@@ -6,6 +6,8 @@ change before the switch stops the run with the old backend still serving.
 
 from __future__ import annotations
 
+from hybridrag.failpoints import Point, failpoint
+
 from .base import Context
 from .migrate import changed, refuse_unfinished
 
@@ -26,6 +28,7 @@ class Pause:
         context.memory.open_pause(context.database, context.run, None)
         if context.halter is not None:
             context.standings.stopped[context.database] = await context.halter.pause()
+        failpoint(Point.PAUSED)
         for part in context.parts:
             if not part.move.migration_id:
                 continue  # nothing is carried over from there, and it may be down: point_back looks for itself

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from hybridrag.failpoints import Point, failpoint
 from hybridrag.model.events import Warned
 
 from .base import Context
@@ -19,6 +20,7 @@ class Resume:
         return "no pause is held" if seconds is None else f"the writer was paused {seconds:.1f} s"
 
     async def do(self, context: Context) -> None:
+        failpoint(Point.RESUME_BEFORE)
         since = context.memory.paused_since(context.database)
         if context.halter is not None and since is not None:
             words = await context.halter.resume(context.serving())
@@ -26,6 +28,7 @@ class Resume:
             if words is not None:
                 context.emit(Warned(step=context.step.id, message=words))
         context.memory.close_pause(context.database)
+        failpoint(Point.RESUMED)
         for part in context.parts:
             await context.standings.release(part.move.id)
             context.memory.drop_digests(part.move.migration_id)

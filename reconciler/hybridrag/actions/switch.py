@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
+from hybridrag.failpoints import Point, failpoint
 from hybridrag.model.data import Slot
 
 from .base import Context
@@ -32,6 +33,7 @@ class Switch:
             for part in context.parts:
                 # The marks go first: a target that serves must never look like an unfinished copy of ours.
                 await part.target.mark(part.move.migration_id, "switched")
+            failpoint(Point.SWITCH_MARKED)
             context.pointer.point(
                 context.database, context.path, context.placement, context.workspace, left=left
             )

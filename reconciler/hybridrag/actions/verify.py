@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hybridrag.errors import VerificationFailed
+from hybridrag.failpoints import Point, failpoint
 from hybridrag.migrate.catching_up import apart
 from hybridrag.migrate.progress import Meter
 from hybridrag.migrate.verifying import Report, compare, digest_targets
@@ -73,6 +74,7 @@ class Verify:
         told.tell(context, before, quarantined=standing.left_out.total > 0)
         standing.held = expected
         await part.target.mark(move.migration_id, "verified")
+        failpoint(Point.VERIFIED)
 
 
 def failed(database: str, report: Report) -> VerificationFailed:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from .common import Settings, command_options, parallelism_option
+from .stopping import be_deaf, run_stoppable
 
 if TYPE_CHECKING:
     from hybridrag.api import Environment
@@ -131,7 +132,7 @@ def run_plan(
     if parallelism is not None:
         items = tuple(dataclasses.replace(item, lanes=parallelism) for item in planned.items)
         planned = dataclasses.replace(planned, items=items)
-    from hybridrag.engine import Run
+    from hybridrag.engine import Run, Stop
     from hybridrag.render.run_text import RunDisplay
 
     with contextlib.ExitStack() as stack:
@@ -147,9 +148,13 @@ def run_plan(
             if also is not None:
                 also(event)
             if display is not None:
-                display.on_event(event)
+                try:
+                    display.on_event(event)
+                except OSError:  # the terminal is gone, the work is not
+                    be_deaf()
 
-        return asyncio.run(Run(world, planned, listen, allowed).execute())
+        stop = Stop()
+        return run_stoppable(Run(world, planned, listen, allowed, stop).execute(), stop)
 
 
 def _open_events(name: str) -> TextIO:

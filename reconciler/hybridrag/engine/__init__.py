@@ -5,6 +5,7 @@ from __future__ import annotations
 from .planning import Planned, plan_world
 from .running import Run, RunReport
 from .status import Status, health, status
+from .stopping import Stop
 from .verifying import verify_database
 from .world import World
 
@@ -13,6 +14,7 @@ __all__ = [
     "Run",
     "RunReport",
     "Status",
+    "Stop",
     "World",
     "health",
     "plan_world",

@@ -27,6 +27,7 @@ from hybridrag.planner import store_thing
 from .planning import Planned, plan_world
 from .recording import ProgressRecorder, QuarantineTally, counts_of
 from .reverting import Reverting
+from .stopping import Stop
 from .world import World, served_by
 
 
@@ -73,8 +74,16 @@ def words_of(error: BaseException) -> tuple[str, str]:
 class Run:
     """One execution of one plan, under the lease."""
 
-    def __init__(self, world: World, planned: Planned, emit: Emit, allowed: Iterable[HazardKind]) -> None:
+    def __init__(
+        self,
+        world: World,
+        planned: Planned,
+        emit: Emit,
+        allowed: Iterable[HazardKind],
+        stop: Stop | None = None,
+    ) -> None:
         self._world = world
+        self._stop = stop or Stop()
         self._plan: Plan = planned.plan
         self._observation: Observation = planned.observation
         self._emit = emit
@@ -94,7 +103,7 @@ class Run:
                 if counts := counts_of(self._observation, item.database):
                     journal.put_counts(item.path, counts)
             tally = QuarantineTally(ProgressRecorder(journal, run, self._items, self._emit))
-            self._emit = tally
+            self._emit = self._stop.between_batches(tally)
             self._emit(
                 PlanReady(
                     run=run,
@@ -109,6 +118,7 @@ class Run:
                 left = list(self._plan.steps)
                 while left:
                     lease.check()
+                    self._stop.obey()
                     step = left.pop(0)
                     context = self._context(step, journal)
                     await self._reverting.before(context)
@@ -117,6 +127,8 @@ class Run:
                     if step.verb == "pause":
                         left = await self._as_it_stands(step.target, left)
             except BaseException as raised:
+                self._stop.ending = True
+                self._emit = tally  # what closes a bracket is not stopped
                 error = raised if context is None else await self._reverting.failed(raised, context)
                 await self._close_brackets(journal)
             finally:

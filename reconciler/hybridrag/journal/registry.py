@@ -17,6 +17,7 @@ import yaml
 from pydantic import ConfigDict, Field, ValidationError
 
 from hybridrag.errors import SpecInvalid
+from hybridrag.failpoints import Point, failpoint
 from hybridrag.model.data import Slot
 from hybridrag.model.strict import Strict
 
@@ -142,7 +143,9 @@ class Registry:
             file.write("# Written by hybridrag apply; read by everything that uses these databases.\n" + text)
             file.flush()
             os.fsync(file.fileno())
+        failpoint(Point.REGISTRY_BEFORE)
         temporary.replace(self.path)
+        failpoint(Point.REGISTRY_AFTER)
         folder = os.open(self.path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)

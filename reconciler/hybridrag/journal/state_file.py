@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from hybridrag.errors import BackendUnavailable, HybridragError
+from hybridrag.failpoints import Point, failpoint
 
 PATIENCE_S = 10.0
 Self = TypeVar("Self", bound="StateFile")
@@ -81,7 +82,9 @@ class StateFile:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                failpoint(Point.JOURNAL_BEFORE)
                 self._db.execute("COMMIT")
+                failpoint(Point.JOURNAL_AFTER)
             except BaseException:
                 if self._db.in_transaction:  # SQLite itself may have rolled it back
                     self._db.execute("ROLLBACK")

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 
+from hybridrag.failpoints import Point, failpoint
 from hybridrag.model.data import BY_NAME, Batch, Range, Slot
 from hybridrag.model.ports import ParallelWriter, Reader, Writer
 
@@ -94,6 +95,7 @@ async def _copy_range(reader: Reader, writer: Writer, part: Range, rows: int, me
         nonlocal written
         if last is not None:
             await last[0]
+            failpoint(Point.BATCH_COMMITTED)
             written += len(last[1])
             meter.add(len(last[1]), last[1].size, part.namespace)
 

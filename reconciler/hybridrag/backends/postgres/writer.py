@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import asyncpg
 
 from hybridrag.errors import BackendUnavailable, PlanRefused
+from hybridrag.failpoints import Point, failpoint
 from hybridrag.model.data import Batch, Range, Slot, streams_of
 from hybridrag.model.plan import owner_of
 from hybridrag.model.ports import Encoded
@@ -281,6 +282,7 @@ class PostgresWriter:
             ) from None
 
     async def _checkpoint(self, batch: Batch) -> None:
+        failpoint(Point.BATCH_SENT)
         if batch.namespace not in self._ranges:
             await self.divide([Range(namespace=batch.namespace)])
         parts = self._ranges[batch.namespace]

@@ -1,0 +1,59 @@
+"""The figures as text: a line on the terminal, and `docs/reliability.md`, which only this writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .experiment import Experiment, Found
+
+HEAD = """\
+# What was tried to break it, and what broke
+
+Written by `make proof`, never by hand. Each line is one promise, how it was tried, in how many runs, and how many of them
+broke it; the last column is what comparable tools measured or admit about themselves. A figure that was not run is not here.
+
+| # | promise | runs | broken | figures | tried by | date, command | for comparison |
+|---|---|---|---|---|---|---|---|
+"""
+
+
+def figures_of(found: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_value(value)}" for name, value in found["figures"].items())
+
+
+def _value(value: Any) -> str:
+    return (
+        f"{value:,.2f}".rstrip("0").rstrip(".")
+        if isinstance(value, float)
+        else f"{value:,}"
+        if isinstance(value, int)
+        else str(value)
+    )
+
+
+def table(rows: Sequence[tuple[Experiment, Found]]) -> str:
+    """A few lines for a terminal."""
+    lines = []
+    for experiment, found in rows:
+        mark = "✗" if found.faults else "✓"
+        lines.append(
+            f"{mark} {experiment.number:>2} {experiment.name}: {found.runs} runs, {found.faults} broken, {found.seconds:.0f} s"
+            f"  {figures_of(found.as_dict())}"
+        )
+        lines += [f"     {fault}" for fault in found.listed]
+    return "\n".join(lines)
+
+
+def publish(path: Path, known: Sequence[Experiment], kept: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write the report from all results that were kept."""
+    text = HEAD
+    for experiment in known:
+        if (found := kept.get(experiment.name)) is None:
+            continue
+        text += (
+            f"| {experiment.number} | {experiment.promise} | {found['runs']:,} | **{found['faults']}** | {figures_of(found)} "
+            f"| {experiment.tried} | {found['date']}, `{found['command']}` ({found['seconds']:.0f} s) | {experiment.baseline} |\n"
+        )
+    path.write_text(text, encoding="utf-8")
