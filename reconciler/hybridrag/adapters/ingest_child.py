@@ -10,6 +10,7 @@ import asyncio
 import dataclasses
 import itertools
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -106,6 +107,8 @@ def _said(error: HybridragError) -> dict[str, Any]:
 
 def main() -> int:
     die_with(int(sys.argv[1]))
+    for name in ("httpx", "httpx2", "openai"):  # a line for each call drowns LightRAG's own words
+        logging.getLogger(name).setLevel(logging.WARNING)
     answer_to = os.dup(1)
     os.dup2(2, 1)
     with os.fdopen(answer_to, "w", encoding="utf-8") as out:

@@ -87,7 +87,7 @@ class Documents:
             again = await self._together([document], outcomes)
             for name, reason in ((item.name, reason) for item, reason in again):
                 outcomes[name] = _outcome(document, Fate.FAILED, reason)
-        return _timed(list(outcomes.values()), time.monotonic() - began)
+        return _timed([outcomes[item.name] for item in documents], time.monotonic() - began)
 
     async def _together(
         self, documents: Sequence[Document], outcomes: dict[str, Outcome]
@@ -145,6 +145,7 @@ class Documents:
             return _outcome(document, Fate.KNOWN, "it holds no text")
 
         same = await self._with_content(text)
+        mine = {row.id for row in (current, old) if row is not None}
         digest = document.digest
         if current is not None and (digest_of(current.track_id) == digest or current.id in same):
             if _is_whole(current):
@@ -161,7 +162,6 @@ class Documents:
             await self._relabel(old.id, document)
             return _outcome(document, Fate.KNOWN)
 
-        mine = {row.id for row in (current, old) if row is not None}
         for holder in [row for row in same.values() if row.id not in mine]:
             beside = {document_id(item.name, item.digest) for item in waiting}
             if _is_whole(holder) or holder.id in beside:
