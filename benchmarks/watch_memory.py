@@ -10,20 +10,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from tests.support.big_database import PEOPLE, build
+from tests.support.ingesting import doc, ingesting, text
+from tests.support.model_server import ModelServer
+from tests.support.stores import move
 
 from benchmarks.scratch import Scratch, record, table
 from hybridrag.backends.json.store import JsonStore
 from hybridrag.model.ports import Embedding
 from hybridrag.model.watching import Fate
-from tests.support.big_database import PEOPLE
-from tests.support.ingesting import doc, ingesting, text
-from tests.support.model_server import ModelServer
-from tests.support.stores import move
 
 DIM = 32
 DOCUMENTS = 5
@@ -40,9 +39,7 @@ def peak_mb(pid: int) -> float:
 async def ingest(scratch: Scratch, entities: int, model: ModelServer) -> dict[str, Any]:
     """A database of that many entities by hybridrag's own copy, then some documents by the daemon's process."""
     data, embedding = scratch.folder / f"data-{entities}", Embedding(model="hash-emb", dim=DIM)
-    maker = [sys.executable, "-m", "tests.support.big_database", str(data)]
-    docs = entities // PEOPLE
-    subprocess.run([*maker, "--docs", str(docs), "--dim", str(DIM)], check=True, stdout=subprocess.DEVNULL)
+    await asyncio.to_thread(build, data, docs=entities // PEOPLE, dim=DIM)
     place = scratch.store(await scratch.database(f"n{entities}"), embedding)
     await move(JsonStore("files", data, embedding).reader(), place, rows=5000)
     async with ingesting(place.selection(), embedding, model, scratch.folder) as ingester:

@@ -120,6 +120,9 @@ class Documents:
                 hint="hybridrag status shows the backend's health",
             ) from error
         if failed:
+            # What they left in the buffers would be embedded with the next document, and fail that one too.
+            for store in (self._rag.chunks_vdb, self._rag.entities_vdb, self._rag.relationships_vdb):
+                await store.drop_pending_index_ops()
             await self._still_there()
         return failed
 
