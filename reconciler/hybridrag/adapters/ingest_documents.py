@@ -3,7 +3,7 @@
 Runs in the ingesting child. Every step may be the last before a kill; the next `ingest` begins from doc status:
 
     a changed file     the old document is renamed "…%replaced", the new one ingested, then the old one deleted
-    killed before      the old one is whole, the new one is finished or begun again
+    killed before      the old one is whole, the new one is cleared away and begun again
     killed after       the new one is whole, the rest of the old one is deleted
 
 An old document is deleted only while the new one is processed, so one of the two is always whole. A document whose
@@ -13,6 +13,7 @@ deletion has begun is marked first, so that what is left of it never counts as o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any
@@ -28,6 +29,10 @@ PAGE = 1000
 _LOOK_S, _PROBE_S = 15.0, 60.0
 
 
+class _Refused(Exception):
+    """LightRAG does not delete a document, though its stores answer."""
+
+
 class Documents:
     """The documents of one LightRAG. `said`: what its models refuse; `embed` and `complete`: the models themselves."""
 
@@ -39,13 +44,20 @@ class Documents:
         self._tried = False
 
     async def repair(self) -> None:
-        """Finish what a kill cut off, of files that may be gone since."""
-        left = [row async for row in self._rows() if named(row.file_path)[1] or _is_going(row)]
-        for row in left:
-            name, old = named(row.file_path)
-            current = await self._row(file_path(name))
-            if _is_going(row) or (old and _is_whole(current)):
+        """Clear away what a kill cut off, of files that may be gone since; those that are not are asked for again.
+
+        LightRAG would go on with it by itself, but killed once more at that it has no proof left of what the document
+        wrote, and refuses for good to touch it (1.5.7, `_purge_stale_extraction_if_resuming`).
+        """
+        for row in [row async for row in self._rows() if not _is_whole(row)]:
+            with contextlib.suppress(_Refused):  # told when the file is asked for
                 await self._delete(row.id)
+        for row in [row async for row in self._rows() if named(row.file_path)[1]]:
+            name, _ = named(row.file_path)
+            current = await self._row(file_path(name))
+            if _is_whole(current):
+                with contextlib.suppress(_Refused):
+                    await self._delete(row.id)
             elif current is None:
                 await self._change(row.id, {"file_path": file_path(name)})
 
@@ -98,7 +110,10 @@ class Documents:
         failed: list[tuple[Document, str]] = []
         try:
             for document in documents:
-                outcome = await self._prepare(document, waiting)
+                try:
+                    outcome = await self._prepare(document, waiting)
+                except _Refused as refused:
+                    outcome = _outcome(document, Fate.FAILED, str(refused))
                 if outcome is None:
                     waiting.append(document)
                 else:
@@ -154,12 +169,8 @@ class Documents:
             if _is_whole(current):
                 await self._relabel(current.id, document)
                 return _outcome(document, Fate.KNOWN)
-            if _is_failed(current):
-                await self._delete(current.id)
-                current = None
-            else:
-                await self._relabel(current.id, document)
-                return None  # LightRAG goes on with it
+            await self._delete(current.id)
+            current = None
         if old is not None and (digest_of(old.track_id) == digest or old.id in same):
             await self._delete_all(current)
             await self._relabel(old.id, document)
@@ -223,7 +234,10 @@ class Documents:
             return _line(str(stored.get("error_msg") or "")) or "LightRAG left it unfinished"
         old = await self._row(replaced(document.name))
         if old is not None and not isinstance(old, str):
-            await self._delete(old.id)
+            try:
+                await self._delete(old.id)
+            except _Refused as refused:
+                return str(refused)
         return None
 
     async def _watched(self, work: Coroutine[Any, Any, None]) -> None:
@@ -305,10 +319,7 @@ class Documents:
         result = await self._rag.adelete_by_doc_id(document)
         if result.status not in ("success", "not_found"):
             await self._still_there()
-            raise BackendUnavailable(
-                f'LightRAG cannot delete "{document}": {_line(str(result.message))}',
-                hint="the ingester's log has more",
-            )
+            raise _Refused(f'LightRAG cannot delete "{document}": {_line(str(result.message))}')
 
 
 def _is_going(row: Any) -> bool:
@@ -318,10 +329,6 @@ def _is_going(row: Any) -> bool:
 
 def _is_whole(row: Any) -> bool:
     return row is not None and str(row.status.value) == "processed" and not _is_going(row)
-
-
-def _is_failed(row: Any) -> bool:
-    return str(row.status.value) == "failed"
 
 
 def _shown(row: Any) -> str:
