@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hybridrag.adapters.lightrag_instance import build, claim_process, require_files, variables
+from hybridrag.adapters.lightrag_models import Said, completer, embedder, message
 from hybridrag.assembly import assemble
 from hybridrag.engine import Planned, Run, RunReport, World, health, plan_world
 from hybridrag.errors import BackendUnavailable
 from hybridrag.model.events import Emit, Event
 from hybridrag.model.plan import HazardKind
+from hybridrag.model.wanted import Wanted
+from hybridrag.model.watching import Models
 from hybridrag.spec import LoadedSpec
 from hybridrag.spec import load as load_spec
 
@@ -64,7 +67,8 @@ async def open(env: Environment, name: str, **lightrag: Any) -> AsyncIterator[An
     """A LightRAG instance on the backend that the registry names, initialised and finalised.
 
     `lightrag` are constructor arguments (`llm_model_func`, `embedding_func`, `tokenizer`, …). Without
-    `embedding_func` the spec's `embedding.function` is used. Raises NotFound or BackendUnavailable where
+    `embedding_func` the spec's `embedding.function` or `models.embedding` is used, without `llm_model_func` its
+    `models.llm`. Raises SpecInvalid where a key of these is missing, NotFound or BackendUnavailable where
     LightRAG would begin an empty database or try for minutes, and PlanRefused for a second database of the
     same kind in one process.
     """
@@ -78,10 +82,7 @@ async def open(env: Environment, name: str, **lightrag: Any) -> AsyncIterator[An
     selection = world.selection(item)
     require_files(selection)
     claim_process(selection)
-    if "embedding_func" not in lightrag and item.function:
-        from hybridrag.adapters.lightrag_child import embedding_function
-
-        lightrag["embedding_func"] = embedding_function(item.function, str(env.spec.base_dir))
+    lightrag = {**_given_by(env, item, lightrag), **lightrag}
     async with variables(selection):
         rag = build(selection, item.embedding, **lightrag)
         await rag.initialize_storages()
@@ -89,6 +90,23 @@ async def open(env: Environment, name: str, **lightrag: Any) -> AsyncIterator[An
         yield rag
     finally:
         await rag.finalize_storages()
+
+
+def _given_by(env: Environment, item: Wanted, lightrag: Mapping[str, Any]) -> dict[str, Any]:
+    """The functions that the spec names, of those that were not given."""
+    models = env.world.models[item.database]
+    told = message(
+        Models(
+            llm=None if "llm_model_func" in lightrag else models.llm,
+            embedding=None if "embedding_func" in lightrag else models.embedding,
+            function=None if "embedding_func" in lightrag else models.function,
+        )
+    )
+    functions = {
+        "llm_model_func": completer(told, Said()),
+        "embedding_func": embedder(told, item.embedding, str(env.spec.base_dir), Said()),
+    }
+    return {name: function for name, function in functions.items() if function is not None}
 
 
 class Backends:

@@ -151,7 +151,7 @@ def watch_view(spec: LoadedSpec, world: World, database: str) -> View:
 
 def make_ingester(view: View, *, log: Path, inherit: tuple[int, ...]) -> Ingester:
     """LightRAG for a view; see `watch.view.MakeIngester`."""
-    from hybridrag.adapters.ingester import LightRagIngester  # type: ignore[import-not-found,unused-ignore]
+    from hybridrag.adapters.ingester import LightRagIngester
 
     made: Ingester = LightRagIngester(
         selection=view.selection,

@@ -8,43 +8,17 @@ prints goes to stderr.
 from __future__ import annotations
 
 import asyncio
-import importlib
-import importlib.util
 import json
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from hybridrag.adapters.lightrag_instance import build, no_embedding, word_tokenizer
-from hybridrag.errors import SpecInvalid
+from hybridrag.adapters.lightrag_instance import build, no_embedding, no_llm, word_tokenizer
+from hybridrag.adapters.lightrag_models import Said, Trouble, completer, embedder
+from hybridrag.errors import BackendUnavailable, SpecInvalid
 from hybridrag.model.selection import Embedding, Selection
-
-
-def embedding_function(reference: str, base_dir: str) -> Callable[..., Any]:
-    """The async function that `embedding.function` names: `file.py:name` or `package.module:name`."""
-    module_name, _, attribute = reference.rpartition(":")
-    try:
-        if module_name.endswith(".py"):
-            path = Path(base_dir, module_name)
-            spec = importlib.util.spec_from_file_location(path.stem, path)
-            if spec is None or spec.loader is None:
-                raise ImportError(f"{path} is not a Python file")
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        else:
-            sys.path.insert(0, base_dir)
-            module = importlib.import_module(module_name)
-        function: Callable[..., Any] = getattr(module, attribute)
-    except Exception as error:  # whatever the user's module raises is the user's to read
-        raise SpecInvalid(
-            f'embedding.function "{reference}" cannot be loaded: {type(error).__name__}: {error}',
-            hint="write file.py:name (relative to the spec) or package.module:name of an async function",
-        ) from None
-    return function
 
 
 async def make_schema(rag: Any, task: dict[str, Any]) -> dict[str, Any]:
@@ -71,42 +45,78 @@ async def query(rag: Any, task: dict[str, Any]) -> dict[str, Any]:
     return {"context": await rag.aquery(task["text"], param=param) or "", "data": data}
 
 
-TASKS = {"schema": make_schema, "query": query}
+async def answer(rag: Any, task: dict[str, Any]) -> dict[str, Any]:
+    """Retrieve, and let the language model answer from it."""
+    from lightrag import QueryParam
+
+    param = QueryParam(mode=task["mode"], top_k=task["top_k"], enable_rerank=False)
+    told = await rag.aquery_llm(task["text"], param=param)
+    response = told.get("llm_response") or {}
+    found = told.get("data") or {}
+    if told.get("status") != "success" and told.get("metadata", {}).get("failure_reason") is None:
+        raise RuntimeError(str(told.get("message")))
+    text = response.get("content") if response.get("llm_generated") else None
+    return {"answer": text, "data": found}
+
+
+TASKS = {"schema": make_schema, "query": query, "answer": answer}
 
 
 async def run(task: dict[str, Any]) -> dict[str, Any]:
     os.environ.update(task["variables"])
-    function = (
-        embedding_function(task["function"], task["base_dir"]) if task.get("function") else no_embedding
-    )
     selection = Selection(**task["selection"])
     embedding = Embedding(**task["embedding"])
+    said = Said()
+    models = task.get("models") or {"llm": None, "embedding": None, "function": None}
     rag = build(
-        selection, embedding, embedding_func=function, tokenizer=word_tokenizer(), enable_llm_cache=False
+        selection,
+        embedding,
+        embedding_func=embedder(models, embedding, task.get("base_dir", "."), said) or no_embedding,
+        llm_model_func=completer(models, said) or no_llm,
+        tokenizer=word_tokenizer(),
+        enable_llm_cache=False,
     )
     await rag.initialize_storages()
     try:
         return await TASKS[task["task"]](rag, task)
+    except Exception:
+        raise_for(said)
+        raise
     finally:
         await rag.finalize_storages()
 
 
-def _die_with(parent: int) -> None:
-    """A killed parent must not leave a LightRAG behind that goes on creating tables."""
-    while os.getppid() == parent:
-        time.sleep(0.1)
-    os._exit(1)
+def raise_for(said: Said) -> None:
+    """Raises what the models said in place of what LightRAG made of it: SpecInvalid or BackendUnavailable."""
+    if Trouble.WRONG in said.words:
+        raise SpecInvalid(said.words[Trouble.WRONG], hint="look at models and embedding in the spec")
+    for kind in (Trouble.LOST, Trouble.REFUSED):
+        if kind in said.words:
+            raise BackendUnavailable(
+                said.words[kind], hint="see that the model server answers, and try again"
+            )
+
+
+def die_with(parent: int) -> None:
+    """A killed parent must not leave a LightRAG behind that goes on writing. `parent`: its process id."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def main() -> int:
-    threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
+    die_with(int(sys.argv[1]))
     answer_to = os.dup(1)
     os.dup2(2, 1)
     task = json.load(sys.stdin)
     try:
         answer: dict[str, Any] = {"ok": asyncio.run(run(task))}
-    except SpecInvalid as error:
-        answer = {"error": error.what, "hint": error.hint, "spec": True}
+    except (SpecInvalid, BackendUnavailable) as error:
+        answer = {"error": error.what, "hint": error.hint, "code": error.code}
     except Exception as error:  # reported to the parent, which has words for it
         answer = {"error": f"{type(error).__name__}: {error}"}
     with os.fdopen(answer_to, "w", encoding="utf-8") as out:

@@ -28,23 +28,22 @@ _claimed: dict[str, Mapping[str, str]] = {}
 
 
 class WordTokenizer:
-    """Counts words and punctuation as tokens; needs no download. Close enough where only budgets are counted."""
+    """Cuts text into words, long ones into pieces of about a token of a real model; needs no download.
 
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-        self._words: list[str] = []
+    A token is the piece itself as a number, so that nothing is remembered and threads may share it.
+    """
+
+    _PIECE = re.compile(
+        r"\s*[A-Za-z]{1,6}|\s*[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\s*\w{1,3}|\s*[^\w\s]|\s+"
+    )
 
     def encode(self, content: str) -> list[int]:
-        tokens = []
-        for word in re.findall(r"\s*\w+|\s*[^\w\s]|\s+", content):
-            if word not in self._numbers:
-                self._numbers[word] = len(self._words)
-                self._words.append(word)
-            tokens.append(self._numbers[word])
-        return tokens
+        pieces = self._PIECE.findall(content)
+        return [int.from_bytes(b"\1" + piece.encode("utf-8", "surrogatepass"), "big") for piece in pieces]
 
     def decode(self, tokens: list[int]) -> str:
-        return "".join(self._words[token] for token in tokens)
+        pieces = [token.to_bytes((token.bit_length() + 7) // 8, "big")[1:] for token in tokens]
+        return b"".join(pieces).decode("utf-8", "surrogatepass")
 
     def __deepcopy__(self, memo: object) -> WordTokenizer:
         return self
@@ -58,7 +57,7 @@ async def no_embedding(texts: list[str], **_: Any) -> Any:
 async def no_llm(*_: Any, **__: Any) -> str:
     """Stands in where no model was given."""
     raise RuntimeError(
-        "a language model was asked for, but none was given: pass llm_model_func=… to hybridrag.open()"
+        "a language model was asked for, but none was given: set models.llm in the spec, or pass llm_model_func=…"
     )
 
 

@@ -13,8 +13,10 @@ from urllib.parse import quote
 
 from hybridrag.errors import BackendUnavailable, SpecInvalid
 from hybridrag.model.selection import Embedding, Selection
+from hybridrag.model.watching import Models
 
 from .lightrag_instance import FOREIGN, require_files
+from .lightrag_models import message
 
 TIMEOUT_S = 180.0
 PATIENCE = {"POSTGRES_CONNECTION_RETRIES": "3", "POSTGRES_CONNECTION_RETRY_BACKOFF": "0.5"}
@@ -23,10 +25,11 @@ _MODULE = "hybridrag.adapters.lightrag_child"
 
 
 async def ask(
-    task: str,
+    task_name: str,
     selection: Selection,
     embedding: Embedding,
     *,
+    models: Models | None = None,
     environ: Mapping[str, str] = os.environ,
     **more: Any,
 ) -> dict[str, Any]:
@@ -38,9 +41,42 @@ async def ask(
     Raises NotFound instead of letting LightRAG begin a new database in a folder without one.
     """
     require_files(selection)
+    task, secrets = task_for(selection, embedding, models, task=task_name, **more)
+    # An empty working folder: LightRAG would take config.ini and .env from there, and writes its log into it.
+    with tempfile.TemporaryDirectory(prefix="hybridrag-") as folder:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            _MODULE,
+            str(os.getpid()),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd=folder,
+            env=environment(environ),
+        )
+        try:
+            out, log = await asyncio.wait_for(process.communicate(json.dumps(task).encode()), TIMEOUT_S)
+        except asyncio.TimeoutError:
+            raise BackendUnavailable(
+                f"LightRAG did not finish its task ({task_name}) within {TIMEOUT_S:.0f} s",
+                hint="hybridrag status shows the backend's health; then run the command again",
+            ) from None
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+    return _answer(task_name, out, log, secrets)
+
+
+def task_for(
+    selection: Selection, embedding: Embedding, models: Models | None, **more: Any
+) -> tuple[dict[str, Any], list[str]]:
+    """What a child is told, and the secrets in it. Raises SpecInvalid where a secret is not to be had."""
     secrets = {name: get() for name, get in selection.secrets.items()}
-    message = {
-        "task": task,
+    told = message(models) if models else None
+    keys = [entry["key"] for entry in (told["llm"], told["embedding"]) if entry] if told else []
+    task = {
         "variables": {**PATIENCE, **selection.variables, **secrets},
         "selection": {
             "kv": selection.kv,
@@ -51,32 +87,15 @@ async def ask(
             "workspace": selection.workspace,
         },
         "embedding": {"model": embedding.model, "dim": embedding.dim},
+        "models": told,
         **more,
     }
-    # An empty working folder: LightRAG would take config.ini and .env from there, and writes its log into it.
-    with tempfile.TemporaryDirectory(prefix="hybridrag-") as folder:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            _MODULE,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            cwd=folder,
-            env={name: value for name, value in environ.items() if not FOREIGN.match(name)},
-        )
-        try:
-            out, log = await asyncio.wait_for(process.communicate(json.dumps(message).encode()), TIMEOUT_S)
-        except asyncio.TimeoutError:
-            raise BackendUnavailable(
-                f"LightRAG did not finish its task ({task}) within {TIMEOUT_S:.0f} s",
-                hint="hybridrag status shows the backend's health; then run the command again",
-            ) from None
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-    return _answer(task, out, log, [value for value in secrets.values() if value])
+    return task, [value for value in (*secrets.values(), *keys) if value]
+
+
+def environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """A child's environment: the spec's, less what would steer LightRAG away from its store."""
+    return {name: value for name, value in environ.items() if not FOREIGN.match(name)}
 
 
 def _answer(task: str, out: bytes, log: bytes, secrets: list[str]) -> dict[str, Any]:
@@ -86,9 +105,12 @@ def _answer(task: str, out: bytes, log: bytes, secrets: list[str]) -> dict[str, 
         tail = " | ".join(log.decode("utf-8", "replace").strip().splitlines()[-3:])
         answer = {"error": f"its process died: {tail}"}
     if "error" in answer:
-        text = _without(str(answer["error"]), secrets)
-        if answer.get("spec"):
-            raise SpecInvalid(text, hint=_without(str(answer.get("hint") or ""), secrets) or None)
+        text = without(str(answer["error"]), secrets)
+        hint = without(str(answer.get("hint") or ""), secrets) or None
+        if answer.get("code") == SpecInvalid.code:
+            raise SpecInvalid(text, hint=hint)
+        if answer.get("code") == BackendUnavailable.code:
+            raise BackendUnavailable(text, hint=hint)
         raise BackendUnavailable(
             f"LightRAG failed ({task}): {text}", hint="hybridrag status shows the backend's health"
         )
@@ -96,7 +118,7 @@ def _answer(task: str, out: bytes, log: bytes, secrets: list[str]) -> dict[str, 
     return result
 
 
-def _without(text: str, secrets: list[str]) -> str:
+def without(text: str, secrets: list[str]) -> str:
     """The text with every secret starred, also as a repr, as JSON or as part of an address spells it."""
     for secret in secrets:
         forms = {secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], quote(secret, safe="")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import click
 
@@ -22,36 +23,39 @@ from .common import Settings, command_options
 @click.option("--context-only", is_flag=True, help="Print what a model would be given, without calling one.")
 @command_options
 def query(settings: Settings, database: str, text: str, mode: str, top_k: int, context_only: bool) -> None:
-    """Retrieve through LightRAG; the question itself serves as keywords, so no model is called."""
+    """Ask through LightRAG: the spec's models.llm answers, or --context-only shows what it would be given.
+
+    With --context-only no language model is called; the question itself serves as keywords.
+    """
     from hybridrag.adapters.lightrag_process import ask
     from hybridrag.engine.world import served_by
     from hybridrag.errors import SpecInvalid
 
     env = settings.environment()
     item = env.world.database(database)
-    if not context_only:
+    models = env.world.models[database]
+    if models.llm is None and not context_only:
         raise SpecInvalid(
-            "answering needs a language model, which the spec cannot name yet", hint="add --context-only"
+            "answering needs a language model, and the spec names none",
+            hint="set models.llm: {binding: openai, model: …} in the spec, or add --context-only",
         )
-    if not item.function:
+    if not models.function and models.embedding is None:
         raise SpecInvalid(
-            f'database "{database}" names no embedding function, so the question cannot be embedded',
+            f'nothing makes embeddings for database "{database}", so the question cannot be embedded',
             where=env.spec.where("databases", database, "embedding"),
-            hint=f"set databases.{database}.embedding.function to file.py:name of an async embedding function",
+            hint=f"set models.embedding, or databases.{database}.embedding.function to file.py:name of an async function",
         )
+    if context_only:
+        models = dataclasses.replace(models, llm=None)
     selection = env.world.selection(item)
-    answer = asyncio.run(
-        ask("query", selection, item.embedding, function=item.function, base_dir=str(env.spec.base_dir),
-            environ=env.spec.environ, text=text, mode=mode, top_k=top_k)
+    told = asyncio.run(
+        ask("query" if context_only else "answer", selection, item.embedding, models=models,
+            base_dir=str(env.spec.base_dir), environ=env.spec.environ, text=text, mode=mode, top_k=top_k)
     )  # fmt: skip
     if settings.json:
-        settings.print_json(
-            {
-                "database": database,
-                "backend": served_by(env.world.serving(item)),
-                "mode": mode,
-                "data": answer["data"],
-            }
-        )
+        shown = {"database": database, "backend": served_by(env.world.serving(item)), "mode": mode}
+        if not context_only:
+            shown["answer"] = told["answer"]
+        settings.print_json({**shown, "data": told["data"]})
         return
-    click.echo(answer["context"] or "(nothing found)")
+    click.echo((told["context"] if context_only else told["answer"]) or "(nothing found)")
