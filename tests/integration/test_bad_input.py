@@ -572,8 +572,8 @@ def test_a_source_that_is_written_meanwhile_is_never_switched(
         return asyncio.run(run())
 
     def written_after(function: Any) -> Any:
-        async def wrapper(*args: Any) -> Any:
-            result = await function(*args)
+        async def wrapper(*args: Any, **named: Any) -> Any:
+            result = await function(*args, **named)
             (project.data / "kv_store_doc_status.json").touch()
             return result
 
@@ -581,7 +581,7 @@ def test_a_source_that_is_written_meanwhile_is_never_switched(
 
     moments = (
         (validate_action, "examine_source", "was written while it was examined"),
-        (migrate_action, "copy", "was written after it was planned; nothing was switched"),
+        (migrate_action, "copy_ranges", "was written after it was planned; nothing was switched"),
         (verify_action, "compare", "was written after it was planned; nothing was switched"),
     )
     for module, name, says in moments:

@@ -245,7 +245,7 @@ def test_a_running_migration_is_seen_from_another_terminal_and_an_interrupted_on
 
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(10)
-    assert backend_status(project)["migration"] == {**move, "state": "interrupted"}
+    assert backend_status(project)["migration"] == {**move, "state": "interrupted", "streams": []}
     shown = project.ok("status")
     assert f"migration interrupted (copying {share})  → hybridrag apply goes on" in shown
     assert ": killed" in shown
