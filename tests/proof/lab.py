@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from hybridrag.backends.postgres.embedded import EmbeddedServer
+from hybridrag.backends.postgres.embedded_place import free_port
 from tests.conftest import EXAMPLE, Project, Server, clean_environment, make_project
 from tests.support import big_database
 from tests.support.target import run_sql
@@ -27,22 +29,21 @@ class Lab:
 
     folder: Path = field(init=False)
     server: Server = field(init=False)
+    _embedded: EmbeddedServer = field(init=False)
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def __enter__(self) -> Lab:
-        from hybridrag.backends.postgres.embedded import EmbeddedServer
-
         self.folder = Path(tempfile.mkdtemp(prefix="hybridrag-proof-"))
         self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
-        embedded = EmbeddedServer(
-            self.folder / "postgres", user="tester", database="tester", port=None, password=None
+        self._embedded = EmbeddedServer(
+            self.folder / "postgres", user="tester", database="tester", port=free_port(), password=None
         )
-        self._stack.callback(self._end, embedded)
-        embedded.ensure()
-        port = embedded.observe()["port"]
+        self._stack.callback(self._end)
+        self._embedded.ensure()
+        port = self._embedded.observe()["port"]
         assert isinstance(port, int)
-        self.server = Server("127.0.0.1", port, "tester", embedded.password().reveal())
+        self.server = Server("127.0.0.1", port, "tester", self._embedded.password().reveal())
         return self
 
     def __exit__(
@@ -50,12 +51,23 @@ class Lab:
     ) -> None:
         self._stack.close()
 
-    @staticmethod
-    def _end(embedded: object) -> None:
-        data = embedded.observe().get("data_dir")  # type: ignore[attr-defined]
-        embedded.stop()  # type: ignore[attr-defined]
+    def _end(self) -> None:
+        data = self._embedded.observe().get("data_dir")
+        self._embedded.stop()
         if isinstance(data, str):
             shutil.rmtree(Path(data).parent, ignore_errors=True)
+
+    def restart(self, *, kill: bool) -> None:
+        """The server ends, in order or by SIGKILL, and is started again on the same port."""
+        if kill:
+            pid = self._embedded.observe()["pid"]
+            assert isinstance(pid, int)
+            os.kill(pid, signal.SIGKILL)
+            time.sleep(0.5)
+        else:
+            self._embedded.stop()
+        self._embedded.ensure()
+        assert self._embedded.observe()["port"] == self.server.port
 
     def database_of(self, mb: float, dim: int = 64) -> Path:
         """A folder with a JSON database of about `mb` megabytes; made once, never to be changed."""
