@@ -28,11 +28,21 @@ backends:                              # every place a database may live in; dat
   #   database: lightrag
   #   password: {env: PG_PASSWORD}     # never the password itself
 
+# models:                              # for hybridrag watch and query; a migration uses none
+#   llm: {binding: openai, model: gpt-4o-mini, api_key: {env: OPENAI_API_KEY}}
+#   embedding: {binding: openai, api_key: {env: OPENAI_API_KEY}}
+
 databases: {}                          # hybridrag db create NAME adds one; by hand, instead of {}:
   # notes:
   #   path: ./notes                    # the folder that directly holds kv_store_*.json, vdb_*.json and *.graphml
   #   backend: files                   # changing this line is the whole migration
   #   embedding: {model: text-embedding-3-small, dim: 1536}
+  #   writer:                          # who writes it all day, so that apply can stop and start it; default: nobody
+  #     kind: lightrag-server          # or docker, systemd, command, watcher
+  #     url: http://127.0.0.1:9621
+  #     env_file: ./server/.env
+  #     stop: [systemctl, --user, stop, lightrag]
+  #     start: [systemctl, --user, start, lightrag]
 """
 
 
