@@ -74,6 +74,7 @@ def main() -> int:
             print(table([(experiment, found)]), flush=True)
             if not (given.short or given.runs):
                 kept[experiment.name] = found.as_dict()
+                KEPT.parent.mkdir(parents=True, exist_ok=True)
                 KEPT.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
                 publish(REPORT, known, kept)
     return 1 if failed else 0
