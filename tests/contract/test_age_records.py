@@ -104,6 +104,7 @@ def empty_graph(age_server: Server) -> str:
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
+@pytest.mark.slow
 def test_whatever_a_record_holds(
     age_server: Server, empty_graph: str, nodes: dict[str, Any], data: Any
 ) -> None:

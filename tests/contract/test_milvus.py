@@ -306,6 +306,7 @@ async def test_a_batch_without_its_checkpoint_is_written_again_and_once(
     assert records(milvus.client(vector_database)) == report.records
 
 
+@pytest.mark.slow
 async def test_a_server_that_dies_meanwhile_is_an_error_in_words_and_loses_nothing(
     tmp_path: Path,
     milvus: MilvusServer,
@@ -377,6 +378,7 @@ async def test_vectors_of_another_model_are_seen_and_refused(
     assert (await store.observe())[0]["schema"] is False
 
 
+@pytest.mark.slow
 async def test_a_newer_state_of_the_source_replaces_ours_and_no_neighbour(
     milvus: MilvusServer,
     store: MilvusStore,
@@ -635,6 +637,7 @@ def ask(selection: Any, **task: Any) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 async def test_lightrag_answers_as_on_files_and_goes_on_writing(tmp_path: Path, store: MilvusStore) -> None:
     """Vectors in Milvus, the rest in files: the same answers as all in files, also after an insert and a deletion."""
     await move(source().reader(), store)

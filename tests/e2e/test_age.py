@@ -35,6 +35,7 @@ def with_age(tmp_path: Path, age_server: Server, age_database: str) -> Project:
     return project
 
 
+@pytest.mark.slow
 async def test_lightrag_answers_from_age_as_from_files(with_age: Project, tmp_path: Path) -> None:
     twin = tmp_path / "twin"
     shutil.copytree(with_age.folder, twin)
@@ -78,6 +79,7 @@ def test_the_graph_alone_from_age_to_tables_and_everything_back_to_files(with_ag
     assert published(with_age).keys() == before.keys()
 
 
+@pytest.mark.slow
 def test_moved_to_age_and_rolled_back(with_age: Project) -> None:
     """The graph goes from tables to AGE in the same database, back, and what is left in AGE can be retired."""
     want(with_age, "pg")
@@ -95,6 +97,7 @@ def test_moved_to_age_and_rolled_back(with_age: Project) -> None:
     assert "healthy" in with_age.ok("status")
 
 
+@pytest.mark.slow
 def test_a_kill_while_the_graph_is_copied(with_age: Project) -> None:
     """The run after it goes on and ends with the same records; nothing stands twice."""
     assert with_age.dsn

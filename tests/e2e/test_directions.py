@@ -75,6 +75,7 @@ def test_to_postgres_and_back_to_files(project: Project) -> None:
     assert [kept["backend"] for kept in registry(project)["kept"]] == ["pg"]
 
 
+@pytest.mark.slow
 def test_there_back_and_there_again(project: Project) -> None:
     """A copy kept in Postgres that somebody wrote to since gives way only when that is allowed by name."""
     apply(project)
@@ -150,6 +151,7 @@ def test_vectors_in_milvus_and_the_rest_in_postgres_and_back(mixed: Project) -> 
     assert json.loads(context(mixed))["data"] == json.loads(first)["data"]
 
 
+@pytest.mark.slow
 def test_one_slot_moves_alone(mixed: Project) -> None:
     """Vectors leave Postgres for Milvus; the other slots are neither read nor written."""
     apply(mixed)

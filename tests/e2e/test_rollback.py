@@ -153,6 +153,7 @@ def test_a_kept_postgres_that_somebody_wrote_to_is_not_taken_back_silently(proje
     assert registry(project)["backend"] == "pg"
 
 
+@pytest.mark.slow
 def test_a_postgres_that_was_there_first_is_gone_back_to(project: Project) -> None:
     """No mark of ours stands on it: it is taken back as well, and only what differs is written."""
     project.ok("migrate", "notes", "--to", "pg")
@@ -223,6 +224,7 @@ def test_nothing_to_go_back_to(project: Project) -> None:
     assert digests(project.folder) == before
 
 
+@pytest.mark.slow
 def test_a_killed_rollback_is_finished_by_apply(project: Project) -> None:
     """Killed at random moments in both directions: one backend serves at any time, and no record is lost."""
     project.ok("migrate", "notes", "--to", "pg")
@@ -254,6 +256,7 @@ def test_a_killed_rollback_is_finished_by_apply(project: Project) -> None:
     assert kills >= 3
 
 
+@pytest.mark.slow
 def test_retire_deletes_the_rows_that_are_kept_and_no_others(project: Project) -> None:
     """Neighbours keep every row, the files that serve stay; refusals write nothing; the second time is no error."""
     project.ok("migrate", "notes", "--to", "pg")
@@ -349,6 +352,7 @@ def test_the_folder_may_be_read_only(project: Project, tmp_path: Path) -> None:
     project.ok("retire", "notes", "--now", "--confirm", "notes")
 
 
+@pytest.mark.slow
 def test_what_a_kill_leaves_around_the_switch_back(project: Project) -> None:
     """The mark says switched, the registry does not yet: nothing must be allowed, and only the rest is done."""
     project.ok("migrate", "notes", "--to", "pg")
@@ -377,6 +381,7 @@ def test_a_deletion_that_was_cut_off_is_gone_on_with(project: Project) -> None:
     assert not list(project.data.iterdir())
 
 
+@pytest.mark.slow
 def test_one_slot_goes_back_alone(project: Project, milvus: MilvusServer) -> None:
     """Vectors left for Milvus and come back; the other slots stay where they are; Milvus gives up only what was kept."""
     spec = project.folder / "hybridrag.yaml"
@@ -404,6 +409,7 @@ def test_one_slot_goes_back_alone(project: Project, milvus: MilvusServer) -> Non
     )
 
 
+@pytest.mark.slow
 def test_away_from_a_server_that_is_down(project: Project) -> None:
     """What is new there cannot be carried over, but the files as they were left can serve; nothing is deleted then."""
     project.ok("migrate", "notes", "--to", "pg")

@@ -195,6 +195,7 @@ def test_a_docker_volume_of_limited_size(case: Case, tmp_path: Path) -> None:
     assert _serving(project) == "files"
 
 
+@pytest.mark.slow
 def test_a_protected_database_keeps_its_container(case: Case, tmp_path: Path) -> None:
     """prevent_destroy: another shm_size is refused, also with --allow and for another database; memory changes."""
     form = "{{driver: docker, image: {0.image}, container: {0.name}, volume: {0.volume}, shm_size: {1}, memory: {2}}}"

@@ -72,6 +72,7 @@ def test_stopped_moved_and_started(project: Project, container: Case) -> None:
     assert inside(container) == before.rstrip("\n")
 
 
+@pytest.mark.slow
 def test_put_back_when_it_does_not_stay_up(project: Project, container: Case) -> None:
     run(project, container)
     declare(project, container)
@@ -88,6 +89,7 @@ def test_put_back_when_it_does_not_stay_up(project: Project, container: Case) ->
     assert "PGKVStorage" in inside(container)
 
 
+@pytest.mark.slow
 def test_what_is_refused(project: Project, container: Case) -> None:
     """No such container; one that removes itself; one whose own variables win over its .env."""
     declare(project, container)

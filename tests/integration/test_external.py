@@ -105,6 +105,7 @@ def test_a_plain_server_is_refused_in_words(tmp_path: Path, plain: Plain) -> Non
     refused(make(tmp_path, owner(plain)), REACHED, "postgresql-<version>-pgvector", PW=PASSWORD)
 
 
+@pytest.mark.slow
 def test_every_way_to_write_the_password(tmp_path: Path, plain: Plain) -> None:
     """env, file, command, URI and keyword form, over TCP, IPv6 and the unix socket."""
     (tmp_path / "pw.txt").write_text(PASSWORD + "\n")
@@ -124,6 +125,7 @@ def test_every_way_to_write_the_password(tmp_path: Path, plain: Plain) -> None:
         refused(make(tmp_path, "    connection_string: {env: URL}"), REACHED, URL=string)
 
 
+@pytest.mark.slow
 def test_a_wrong_connection_string_shows_nothing(tmp_path: Path) -> None:
     project = make(tmp_path, "    connection_string: {env: URL}")
     refused(project, "backends.pg.connection_string", '"URL"', "not set")
@@ -144,6 +146,7 @@ def test_string_and_fields_together_are_the_specs_error(tmp_path: Path) -> None:
     refused(make(tmp_path, fields(options="{TimeZone: x}")), "hybridrag.yaml:", '"TimeZone"', code=3)
 
 
+@pytest.mark.slow
 def test_tls_as_libpq_means_it(tmp_path: Path, hba: Plain, authority: trustme.CA) -> None:
     """A server that takes TLS only: accepted where the mode is satisfied, else refused in words."""
     hba.reconfigure(HBA_TLS)

@@ -149,6 +149,7 @@ async def test_a_changed_document_that_is_refused_leaves_the_old_one(
 
 
 @pytest.mark.parametrize("status", [500, 401])
+@pytest.mark.slow
 async def test_a_model_server_that_fails(
     place: Store, model: ModelServer, tmp_path: Path, status: int
 ) -> None:
@@ -202,6 +203,7 @@ async def test_vectors_of_another_size_are_refused_before_anything_is_stored(
     ],
     indirect=["place"],
 )
+@pytest.mark.slow
 async def test_killed_at_any_moment_nothing_is_lost_or_doubled(
     place: Store, kills: int, model: ModelServer, tmp_path: Path
 ) -> None:

@@ -453,6 +453,7 @@ def embedded() -> Iterator[Project]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_an_apply_killed_while_it_provisions_is_finished_by_the_next(embedded: Project) -> None:
     """Killed over and over while it makes and starts its server, it goes on from what is there."""
     work = Work(embedded, "")

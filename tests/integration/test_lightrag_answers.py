@@ -264,6 +264,7 @@ async def test_open_refuses_a_second_database_in_one_process(project: Project) -
     refused_twice(child("two", project.folder, first="notes", second="other"), "Postgres before (notes)")
 
 
+@pytest.mark.slow
 async def test_open_and_query_never_begin_a_database(project: Project) -> None:
     """Where the folder is gone or the server is down they say so within seconds, and create nothing."""
     words = {"query": ["query", "notes", "who", "--context-only"]}

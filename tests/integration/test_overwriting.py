@@ -60,6 +60,7 @@ async def unmark(sql: asyncpg.Connection, workspace: str) -> None:
 
 
 @pytest.mark.parametrize("whose", ["LightRAG's own", "a finished copy"])
+@pytest.mark.slow
 async def test_other_data_gives_way_with_consent_and_no_neighbour_is_touched(
     project: Project, server: Server, database: str, sql: asyncpg.Connection, whose: str
 ) -> None:

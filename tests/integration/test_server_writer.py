@@ -110,6 +110,7 @@ def test_a_day_in_short(project: Project, served: Served) -> None:
     served.processed(documents + 3)
 
 
+@pytest.mark.slow
 def test_put_back_when_it_does_not_come_up(project: Project, served: Served) -> None:
     """A start command that fails: the files serve again, the server runs on them, and the next apply only catches up."""
     before = served.env
@@ -167,6 +168,7 @@ def test_put_back_when_it_does_not_come_up(project: Project, served: Served) -> 
     assert served.counts()["processed"] == documents + 1
 
 
+@pytest.mark.slow
 def test_a_busy_server_is_left_alone_and_an_upload_is_not_lost(project: Project, served: Served) -> None:
     """Never idle: refused, untouched. Uploaded between idle and stopped: there afterwards, and worked off."""
     served.declare(timeout=2)
@@ -205,6 +207,7 @@ def test_a_busy_server_is_left_alone_and_an_upload_is_not_lost(project: Project,
     served.processed(documents + 2)
 
 
+@pytest.mark.slow
 def test_what_it_is_started_with_wins_and_is_told(project: Project, served: Served) -> None:
     """Without its key, or where it serves other files, it is left alone. A variable of its process says JSON: the server comes up, on the wrong stores, and the old backend serves again."""
     right = served._commands()["start"]
@@ -247,6 +250,7 @@ def test_what_it_is_started_with_wins_and_is_told(project: Project, served: Serv
     assert served.uses() == "JsonKVStorage"
 
 
+@pytest.mark.slow
 def test_killed_between_switch_and_start(project: Project, served: Served) -> None:
     """The next apply rewrites the `.env` and starts the server on what the registry names."""
     gate = served.folder / "gate.py"

@@ -226,6 +226,7 @@ def test_a_server_that_is_down_is_waited_for(watched: Watched) -> None:
         assert watched.look().activity.last_error is None
 
 
+@pytest.mark.slow
 def test_a_bad_document_does_not_keep_the_others(watched: Watched) -> None:
     """One that kills LightRAG each time, one that is refused, one that is no text: told, and everything else is in."""
     watched.put("dies.md", "die")

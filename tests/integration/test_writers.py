@@ -73,7 +73,9 @@ def test_a_unit_is_stopped_and_started_on_what_serves(project: Project, units: P
     before = env_file.read_text("utf-8")
     declare(project, kind="systemd", unit="lightrag.service", user=True, env_file="server.env")
     assert 'stop the unit "lightrag.service"' in project.ok("plan", PATH=path_with(units))
-    assert "the writer is stopped" in project.ok("apply", "--auto-approve", PATH=path_with(units))
+    assert 'the unit "lightrag.service" is stopped' in project.ok(
+        "apply", "--auto-approve", PATH=path_with(units)
+    )
     log = (units / "log").read_text().splitlines()
     assert (log[0], log[1]) == ("--user stop lightrag.service", "--user is-active lightrag.service")
     assert "--user start lightrag.service" in log
@@ -97,6 +99,7 @@ def test_a_unit_that_comes_back_or_is_missing_is_told(project: Project, units: P
     assert "Unit other.service not loaded" in " ".join(refused.stderr.split())
 
 
+@pytest.mark.slow
 def test_a_unit_that_fails_on_the_new_backend_runs_on_the_old_one(
     project: Project, units: Path, env_file: Path
 ) -> None:
