@@ -29,7 +29,7 @@ demo: $(VENV)/.demo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
 
 test: $(VENV)/.all
-	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadscope
+	$(BIN)/python -m pytest -q -m "not slow and not long" -n 2 --dist loadscope
 
 test-long: $(VENV)/.all
 	$(BIN)/python -m pytest -q

@@ -198,8 +198,8 @@ async def test_vectors_of_another_size_are_refused_before_anything_is_stored(
     [
         ("files", 4),
         ("postgres", 4),
-        pytest.param("files", 25, marks=pytest.mark.slow),
-        pytest.param("postgres", 25, marks=pytest.mark.slow),
+        pytest.param("files", 25, marks=pytest.mark.long),
+        pytest.param("postgres", 25, marks=pytest.mark.long),
     ],
     indirect=["place"],
 )
