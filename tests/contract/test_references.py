@@ -94,6 +94,7 @@ async def test_each_rule_that_is_broken_in_the_target_alone_is_named(project: Pr
     assert (await _found(env.world)).equal
 
 
+@pytest.mark.slow
 async def test_what_is_broken_in_the_source_stops_nothing_and_is_told(project: Project) -> None:
     """A chunk that is not there, named by an entity of the source: moved as it is, told, and no failure."""
     file = project.data / "kv_store_entity_chunks.json"

@@ -129,6 +129,7 @@ def mixed(project: Project, milvus: MilvusServer) -> Project:
     return project
 
 
+@pytest.mark.slow
 def test_vectors_in_milvus_and_the_rest_in_postgres_and_back(mixed: Project) -> None:
     """Two targets, one pause and one switch; LightRAG reads both; everything comes back into files."""
     first = context(mixed)

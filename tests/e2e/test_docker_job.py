@@ -40,6 +40,7 @@ def docker_project(case: Case) -> Project:
     return Project(folder, folder / "notes", None)
 
 
+@pytest.mark.slow
 def test_from_json_files_to_postgres_in_docker(case: Case, docker_project: Project) -> None:
     """Planning makes nothing; applying makes all; twice is once; a change is planned and made; no secret shows."""
     project = docker_project

@@ -112,6 +112,7 @@ def test_what_was_written_since_comes_along(project: Project) -> None:
     assert "No changes" in project.ok("apply", "--auto-approve")
 
 
+@pytest.mark.slow
 def test_back_to_a_kept_postgres_costs_what_differs(project: Project) -> None:
     """Files, Postgres, files, an insert, and back to Postgres: no row that did not change is written again."""
     project.ok("migrate", "notes", "--to", "pg")
@@ -134,6 +135,7 @@ def test_back_to_a_kept_postgres_costs_what_differs(project: Project) -> None:
     assert EQUAL in project.ok("verify", "notes")
 
 
+@pytest.mark.slow
 def test_a_kept_postgres_that_somebody_wrote_to_is_not_taken_back_silently(project: Project) -> None:
     """It gives way as a whole, and only when that is said; on no terminal that is --yes."""
     project.ok("migrate", "notes", "--to", "pg")

@@ -167,6 +167,7 @@ def test_damaged_files_are_invalid_configuration(project: Project) -> None:
     assert "damaged" in refused(project, 2, "db", "create", "two", "--path", "broken")
 
 
+@pytest.mark.slow
 def test_migrate_changes_the_spec_and_applies_it(project: Project) -> None:
     """A dry run writes nothing; the real one changes one line; the contract's JSON; twice is once; remove and create."""
     text = wants_json(project)

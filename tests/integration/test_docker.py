@@ -117,6 +117,7 @@ def test_the_secret_is_kept(case: Case) -> None:
     assert str(replaced.observe()).find("cAn4ry0wl") == -1
 
 
+@pytest.mark.slow
 def test_every_sick_state_is_repaired(case: Case) -> None:
     """Stopped, paused, killed and removed: the next call brings it back with its data."""
     server = case.server()

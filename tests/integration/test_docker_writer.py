@@ -54,6 +54,7 @@ def told(project: Project, *argv: str) -> str:
     return " ".join(refused.stderr.split())
 
 
+@pytest.mark.slow
 def test_stopped_moved_and_started(project: Project, container: Case) -> None:
     """Its restart policy does not bring it back, and stays; it sees the new file; and back to the files as they were."""
     run(project, container)

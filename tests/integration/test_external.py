@@ -199,6 +199,7 @@ def test_a_client_certificate(tmp_path: Path, hba: Plain, authority: trustme.CA)
     refused(make(tmp_path, owner(hba, tls="{cert: cert.pem}")), "belong together", PW=PASSWORD, code=3)
 
 
+@pytest.mark.slow
 def test_each_failure_has_its_words(tmp_path: Path, hba: Plain, server: Server) -> None:
     """The door, the database, the network, the socket; and every one of them at once, not after retries."""
     empty = tmp_path / "empty"
@@ -289,6 +290,7 @@ def test_limits_of_the_server_are_told_before_anything_begins(
     refused(make(tmp_path, backend), "default_transaction_read_only", "ran full", PW=PASSWORD)
 
 
+@pytest.mark.slow
 def test_a_whole_migration_over_tls(
     tmp_path: Path, server: Server, database: str, role: str, authority: trustme.CA
 ) -> None:

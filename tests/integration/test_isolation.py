@@ -94,6 +94,7 @@ def said(project: Project, *argv: str, code: int) -> str:
     return text
 
 
+@pytest.mark.slow
 def test_two_databases_from_plan_to_retire(tmp_path: Path, server: Server, base: str) -> None:
     """Every command on the way finds the right place, and what is made goes again with its last record."""
     project = write(tmp_path, fields(server, base), "notes", "Papers", PW=server.password)

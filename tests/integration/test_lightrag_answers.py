@@ -214,6 +214,7 @@ def document_text(folder: Path, doc: str) -> str:
     return json.loads((folder / "notes/kv_store_full_docs.json").read_text("utf-8"))[doc]["content"][:200]
 
 
+@pytest.mark.slow
 async def test_query_prints_the_same_before_and_after_the_move(project: Project) -> None:
     """`hybridrag query --context-only` retrieves in every mode from the backend that serves, without a model."""
     count_embeddings(project.folder)
@@ -243,6 +244,7 @@ async def test_query_prints_the_same_before_and_after_the_move(project: Project)
     assert set(embedded(project.folder)) == {text}
 
 
+@pytest.mark.slow
 async def test_open_refuses_a_second_database_in_one_process(project: Project) -> None:
     """LightRAG would silently read the first one; `hybridrag.open` says so instead, and the first one still works.
 

@@ -119,6 +119,7 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
+@pytest.mark.slow
 async def test_a_real_server_serves_the_migrated_database(project: Project, tmp_path: Path) -> None:
     """It is healthy on Postgres, counts the documents of the source and answers as LightRAG did on the JSON files."""
     count_embeddings(project.folder)

@@ -61,6 +61,7 @@ def test_the_first_signal_ends_between_two_batches_with_8(project: Project, numb
     goes_on(project)
 
 
+@pytest.mark.slow
 def test_the_second_one_ends_at_once_with_130(project: Project) -> None:
     process = start(project)
     until_copying(project)
@@ -72,6 +73,7 @@ def test_the_second_one_ends_at_once_with_130(project: Project) -> None:
     goes_on(project)
 
 
+@pytest.mark.slow
 def test_a_closed_terminal_is_no_traceback(project: Project, tmp_path: Path) -> None:
     """The progress display writes to a terminal that is gone; the run still ends in order."""
     master, slave = pty.openpty()

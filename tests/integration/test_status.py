@@ -117,6 +117,7 @@ def test_backend_status_is_what_its_contract_says_before_and_after_the_move(proj
     assert [item["database"] for item in listed["databases"]] == ["notes"]
 
 
+@pytest.mark.slow
 def test_backend_status_tells_by_its_exit_code_what_is_wrong(project: Project) -> None:
     """1: no such database; 2: a server or a folder that cannot be reached; a damaged file is told, and no error."""
     done = project.run("backend", "status", "nope")

@@ -136,6 +136,7 @@ def ask(process: subprocess.Popen[str]) -> str:
     return answer(process)
 
 
+@pytest.mark.slow
 def test_a_pause_by_hand_outlives_the_daemon(watched: Watched) -> None:
     """Nothing is written until it is lifted, by no daemon; then it goes on by itself."""
     with watched.daemon() as process:

@@ -26,6 +26,7 @@ async def counts(dsn: str, workspace: str) -> list[int]:
         await opened.close()
 
 
+@pytest.mark.slow
 async def test_a_second_database_leaves_its_neighbour_alone(
     project: Project, server: Server, database: str, tmp_path: Path
 ) -> None:

@@ -202,6 +202,7 @@ def test_validate_looks_at_the_env_file(project: Project, env_file: Path) -> Non
     assert "chmod 600" in project.ok("validate", "--json")
 
 
+@pytest.mark.slow
 def test_render_is_what_a_server_needs(project: Project, tmp_path: Path) -> None:
     """Complete on either side of a move; secrets only as references, unless asked for, and read-only."""
     from dotenv import dotenv_values
