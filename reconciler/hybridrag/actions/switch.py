@@ -28,6 +28,9 @@ class Switch:
             fingerprint = left[frozenset(part.move.slots)] = await part.source.reader().fingerprint()
             if fingerprint != state:
                 raise changed(context.database)
+        for part in context.parts:
+            # Let go before the pointer moves: a run killed behind it leaves nothing of its own beside the source.
+            await context.standings.release(part.move.id)
         # Nobody may begin to write between the last look at the pause and the new pointer.
         with context.halter.sealed() if context.halter else contextlib.nullcontext():
             for part in context.parts:

@@ -156,9 +156,11 @@ def _database(item: Wanted, observation: Observation, problems: Problems, warnin
         or each.move.overwrites
         or each.reclaims
     ]
-    made.steps += (
-        bracket(item, moving_parts, open_parts, made.steps) if open_parts else [completing(item, parts)]
-    )
+    # A writer that can be stopped is stopped for the switch alone, too: it may be at work again since a kill.
+    if open_parts or item.pausable:
+        made.steps += bracket(item, moving_parts, open_parts, made.steps)
+    else:
+        made.steps.append(completing(item, parts))
     return made
 
 
