@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -45,6 +46,14 @@ class Trial:
         if not true:
             self.faults.append(fault)
         return bool(true)
+
+    def ended(self, done: subprocess.CompletedProcess[str], codes: Collection[int], what: str) -> bool:
+        """Note a fault unless a command ended with one of these exit codes, in words and not in a traceback."""
+        said = done.stdout + done.stderr
+        in_words = "Traceback" not in said and "unexpected error" not in said
+        return self.check(
+            done.returncode in codes and in_words, f"{what}: ended with {done.returncode}: {said[-1500:]}"
+        )
 
     def count(self, name: str, by: float = 1) -> None:
         self.figures[name] = self.figures.get(name, 0) + by
