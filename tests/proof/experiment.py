@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field
@@ -45,6 +46,7 @@ class Trial:
         """Note a fault, with what is needed to see it again, unless `true`."""
         if not true:
             self.faults.append(fault)
+            print(f"broken: {fault}", file=sys.stderr, flush=True)  # an experiment may take hours
         return bool(true)
 
     def ended(self, done: subprocess.CompletedProcess[str], codes: Collection[int], what: str) -> bool:
