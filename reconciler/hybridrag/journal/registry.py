@@ -6,6 +6,7 @@ and never with a secret.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from hybridrag.errors import SpecInvalid
 from hybridrag.failpoints import Point, failpoint
 from hybridrag.model.data import Slot
 from hybridrag.model.strict import Strict
+
+from .state_file import unwritable
 
 
 class SlotEntry(Strict):
@@ -137,8 +140,16 @@ class Registry:
 
     def _write(self, merged: dict[str, Any]) -> None:
         text = yaml.safe_dump(merged, sort_keys=False, allow_unicode=True)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_name(f".{self.path.name}.new")
+        try:
+            self._replace(temporary, text)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise unwritable("registry", self.path, error) from error
+
+    def _replace(self, temporary: Path, text: str) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w", encoding="utf-8") as file:
             file.write("# Written by hybridrag apply; read by everything that uses these databases.\n" + text)
             file.flush()

@@ -32,8 +32,14 @@ class StateFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=PATIENCE_S, check_same_thread=False)
+        with self._telling_of_a_full_disk():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db = sqlite3.connect(
+                path, isolation_level=None, timeout=PATIENCE_S, check_same_thread=False
+            )
+        except sqlite3.OperationalError as error:
+            raise unwritable(self.TITLE, path, error) from error
         self._guard = threading.RLock()  # the lease's thread shares the connection
         try:
             with self._telling_of_a_full_disk():
@@ -100,14 +106,13 @@ class StateFile:
     def _telling_of_a_full_disk(self) -> Iterator[None]:
         try:
             yield
+        except OSError as error:
+            raise unwritable(self.TITLE, self.path, error) from error
         except sqlite3.OperationalError as error:
             # A full disk is also met while SQLite extends a file it has mapped, as an I/O error.
             if "is full" not in str(error) and "disk I/O" not in str(error):
                 raise
-            raise BackendUnavailable(
-                f'the {self.TITLE} "{self.path}" cannot be written: {error}',
-                hint="free space there, then run hybridrag apply: it goes on from the checkpoint",
-            ) from error
+            raise unwritable(self.TITLE, self.path, error) from error
 
     def __enter__(self: Self) -> Self:
         return self
@@ -117,6 +122,17 @@ class StateFile:
 
     def close(self) -> None:
         self._db.close()
+
+
+def unwritable(title: str, path: Path, error: Exception) -> BackendUnavailable:
+    """A full or failing disk, or a folder that lets nobody write, in words."""
+    reason = getattr(error, "strerror", None) or str(error)
+    return BackendUnavailable(
+        f'the {title} "{path}" cannot be written: {reason.lower()}',
+        hint="free space there, then run hybridrag apply: it goes on from the checkpoint"
+        if "full" in reason or "I/O" in reason or "space" in reason
+        else "check the folder and its permissions, then run hybridrag apply",
+    )
 
 
 def unreadable(title: str, path: Path, error: Exception) -> JournalUnreadable:
