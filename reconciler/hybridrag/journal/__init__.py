@@ -14,7 +14,7 @@ from .reading import (
     progress,
 )
 from .registry import KeptEntry, Registry, RegistryEntry, RegistryFile, SlotEntry, facts_of
-from .state_file import JournalUnreadable
+from .state_file import JournalUnreadable, StateBusy
 from .watch_look import WatchLook, look_at_watcher
 from .watch_state import BY_HAND, Activity, WatchState, WriterLock, watch_path
 
@@ -31,6 +31,7 @@ __all__ = [
     "RegistryFile",
     "RunRecord",
     "SlotEntry",
+    "StateBusy",
     "WatchLook",
     "WatchState",
     "WriterLock",

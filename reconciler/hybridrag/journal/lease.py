@@ -1,19 +1,23 @@
 """The lease: one apply at a time for an environment, given back by a kill without anybody's help.
 
 It expires by itself, and at once when its holder was a process of this machine that no longer lives. Every
-acquisition has a larger fencing number than the one before.
+acquisition has a larger fencing number than the one before, and an earlier holder that wakes up is refused wherever it
+writes (`model.fence`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sqlite3
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from hybridrag.errors import BackendUnavailable, LeaseHeld
+from hybridrag.errors import HybridragError, LeaseHeld
+from hybridrag.model.fence import CURRENT, Fence
 
 from .state_file import StateFile
 
@@ -72,6 +76,7 @@ class Lease:
         self._name = name
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="hybridrag-lease", daemon=True)
+        self._before = CURRENT.get()
         self.fence = 0
         self.lost = False
 
@@ -94,6 +99,8 @@ class Lease:
                 "VALUES (1, ?, ?, ?, ?, ?, ?, ?)",
                 (self._owner, host, pid, process_mark(pid), now, now + TTL_S, self.fence),
             )
+        if (state := self._journal.identity) is not None:
+            CURRENT.set(Fence(state, self.fence, self.check, self.guard))
         self._thread.start()
         return self
 
@@ -104,23 +111,57 @@ class Lease:
                     changed = db.execute(
                         "UPDATE lease SET expires = ? WHERE fence = ?", (time.time() + TTL_S, self.fence)
                     ).rowcount
-            except (sqlite3.Error, BackendUnavailable):
+            except (sqlite3.Error, HybridragError):
                 changed = 0  # a lease that cannot be renewed is as good as lost
             if not changed:
                 self.lost = True
                 return
 
+    def overtaken(self) -> LeaseHeld | None:
+        """In words that somebody else took the lease, or that its file is another one now; None while it is ours."""
+        try:
+            with self._journal.reading() as db:
+                row = db.execute("SELECT fence, owner FROM lease").fetchone()
+        except (sqlite3.Error, HybridragError):
+            return self._not_kept()
+        if not self._journal.in_place():
+            return LeaseHeld(
+                f'"{self._journal.path.name}" was removed or replaced while this {self._name} ran; it writes nothing any more',
+                where=str(self._journal.path),
+                hint="hybridrag plan shows what is done and what is left",
+            )
+        if row is None or row[0] != self.fence:
+            return LeaseHeld(
+                f"this {self._name} was taken over by {row[1] if row else 'somebody'} while it slept, or was unlocked; "
+                "it writes nothing any more",
+                hint="hybridrag status shows who runs; hybridrag plan what is left",
+            )
+        return None
+
+    def _not_kept(self) -> LeaseHeld:
+        return LeaseHeld(
+            f"this {self._name} could not keep its lease (it slept too long, or the state folder cannot be written)",
+            hint="run hybridrag plan",
+        )
+
     def check(self) -> None:
         """Raise LeaseHeld when the lease was taken over (we were asleep too long)."""
+        if (error := self.overtaken()) is not None:
+            raise error
         if self.lost:
-            raise LeaseHeld(
-                f"this {self._name} could not keep its lease (it slept too long, or the state folder cannot be written)",
-                hint="run hybridrag plan",
-            )
+            raise self._not_kept()
+
+    @contextlib.contextmanager
+    def guard(self) -> Iterator[None]:
+        """While open nobody can take the lease. Raises LeaseHeld when somebody did."""
+        with self._journal.transaction():
+            self.check()
+            yield
 
     def __exit__(self, *exc: object) -> None:
         self._stop.set()
         self._thread.join(timeout=2)
+        CURRENT.set(self._before)
         if not self.lost:
             with self._journal.transaction() as db:
                 # The row stays, expired, so that the next fencing number is larger.
