@@ -153,7 +153,8 @@ class StateFile:
     def _in_words(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        # Of a damaged file even SQLite's own message may be no text.
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise self._explained(error) from error
 
     def _explained(self, error: Exception) -> HybridragError:
@@ -183,7 +184,7 @@ class StateFile:
         self._db.close()
 
 
-def unreadable(title: str, path: Path, error: Exception) -> JournalUnreadable:
+def unreadable(title: str, path: Path, error: object) -> JournalUnreadable:
     return JournalUnreadable(
         f'the {title} "{path}" cannot be used: {error}',
         where=str(path),
