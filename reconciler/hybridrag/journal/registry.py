@@ -1,7 +1,7 @@
 """The registry: `registry.yaml`, the pointer that live consumers follow to a database's backend.
 
-Read by watcher, `hybridrag query` and `hybridrag.open()`; written only under the lease, atomically,
-and never with a secret.
+Read by watcher, `hybridrag query` and `hybridrag.open()`; written only under the lease, which cannot change hands
+meanwhile, atomically, and never with a secret.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from hybridrag.errors import SpecInvalid
 from hybridrag.failpoints import Point, failpoint
 from hybridrag.model.data import Slot
+from hybridrag.model.fence import guard
 from hybridrag.model.strict import Strict
 
 from .state_file import unwritable
@@ -127,16 +128,18 @@ class Registry:
 
     def put(self, entry: RegistryEntry) -> None:
         """Write one entry, keeping the others; the old file stays whole until the new one is on disk."""
-        current = self.read()
-        merged = {**_plain(current), "version": 1}
-        merged["databases"] = {**merged.get("databases", {}), entry.name: _tidy(entry)}
-        self._write(merged)
+        with guard():
+            current = self.read()
+            merged = {**_plain(current), "version": 1}
+            merged["databases"] = {**merged.get("databases", {}), entry.name: _tidy(entry)}
+            self._write(merged)
 
     def drop(self, name: str) -> None:
         """Forget one entry, keeping the others; nothing is written when there is none."""
-        merged = _plain(self.read())
-        if merged["databases"].pop(name, None) is not None:
-            self._write(merged)
+        with guard():
+            merged = _plain(self.read())
+            if merged["databases"].pop(name, None) is not None:
+                self._write(merged)
 
     def _write(self, merged: dict[str, Any]) -> None:
         text = yaml.safe_dump(merged, sort_keys=False, allow_unicode=True)
