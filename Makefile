@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 DATA ?= .bench/data-200mb
 DIM ?= 1024
 
-.PHONY: help demo test test-long check bench schemas clean
+.PHONY: help demo test test-long check bench proof proof-short schemas clean
 
 help:
 	@echo "make demo       move the example database from JSON files to an embedded Postgres"
 	@echo "make test       run the tests (minutes); make test-long adds the slow proofs"
 	@echo "make check      lint, types, import rules, generated files, wheel contents"
 	@echo "make bench      measure: copy, index, verification, against raw COPY and LightRAG's own path"
+	@echo "make proof      try to break every promise, for hours, and write docs/reliability.md; make proof-short: a few runs of each"
 	@echo "make schemas    write the JSON Schemas from the models"
 
 $(BIN)/python:
@@ -50,6 +51,12 @@ bench: $(VENV)/.all
 	$(BIN)/python -m benchmarks.copy_speed $(DATA) --dim $(DIM)
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.start_up
+
+proof: $(VENV)/.all
+	$(BIN)/python -m tests.proof
+
+proof-short: $(VENV)/.all
+	$(BIN)/python -m tests.proof --short --seed 1
 
 clean:
 	rm -rf $(VENV) .demo .bench dist

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -44,7 +46,16 @@ class Trial:
         """Note a fault, with what is needed to see it again, unless `true`."""
         if not true:
             self.faults.append(fault)
+            print(f"broken: {fault}", file=sys.stderr, flush=True)  # an experiment may take hours
         return bool(true)
+
+    def ended(self, done: subprocess.CompletedProcess[str], codes: Collection[int], what: str) -> bool:
+        """Note a fault unless a command ended with one of these exit codes, in words and not in a traceback."""
+        said = done.stdout + done.stderr
+        in_words = "Traceback" not in said and "unexpected error" not in said
+        return self.check(
+            done.returncode in codes and in_words, f"{what}: ended with {done.returncode}: {said[-1500:]}"
+        )
 
     def count(self, name: str, by: float = 1) -> None:
         self.figures[name] = self.figures.get(name, 0) + by

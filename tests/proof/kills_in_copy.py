@@ -46,11 +46,11 @@ def _to_files(lab: Lab, trial: Trial) -> None:
             if expected is None:
                 source.ok(*APPLY)
                 # The first way back may round a float's last place; from then on nothing changes any more.
-                expected = _published(source) if rounded else None
+                expected = published(source) if rounded else None
                 rounded = True
             else:
                 kills = _torment(trial, source, lambda: None)
-                trial.check(_published(source) == expected, f"after {kills} kills the files are others")
+                trial.check(published(source) == expected, f"after {kills} kills the files are others")
                 trial.count("migrations")
             _want(source, "pg")
             source.ok(*APPLY)
@@ -93,7 +93,7 @@ def _want(project: Project, backend: str) -> None:
     )
 
 
-def _published(project: Project) -> dict[str, str]:
+def published(project: Project) -> dict[str, str]:
     """Digest by file; of a vector file without the order of its rows, which is the order of rows in the server."""
     found = {
         name: digest for name, digest in digests(project.data).items() if not name.startswith(".hybridrag")

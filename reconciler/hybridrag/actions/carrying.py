@@ -14,6 +14,7 @@ from hybridrag.model.ports import Changes, Mending, Reader
 
 from .bad_records import accept, keeping, quarantined
 from .base import Context
+from .marking import mark
 from .migrate import changed
 from .standing import Standing
 
@@ -44,7 +45,7 @@ async def carry_over(context: Context, before: Standing, after: Standing) -> Del
     if broken := await part.target.related():
         raise VerificationFailed(f'database "{context.database}": {"; ".join(broken)}; nothing was switched')
     context.emit(Warned(step=context.step.id, message=f"written since the copy: {delta}"))
-    await part.target.mark(part.move.migration_id, "verified", after.fingerprint)
+    await mark(context, part, "verified", after.fingerprint)
     return delta
 
 

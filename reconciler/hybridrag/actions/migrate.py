@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hybridrag.errors import PlanRefused
+from hybridrag.errors import BackendUnavailable, PlanRefused, SourceUnreadable
 from hybridrag.failpoints import Point, failpoint
 from hybridrag.migrate.copying import copy_ranges, ranges_of
 from hybridrag.migrate.leaving_out import LeftOut
@@ -13,6 +13,7 @@ from hybridrag.model.data import Range
 from hybridrag.model.events import Warned
 
 from .base import Context, Part
+from .marking import tell_committed
 from .overwriting import make_way
 from .room import stopped_before_full
 
@@ -32,7 +33,13 @@ class Migrate:
 
     async def do(self, context: Context) -> None:
         await make_way(context)
-        await stopped_before_full(context, self._copy(context))
+        try:
+            await stopped_before_full(context, self._copy(context))
+        except SourceUnreadable:
+            raise
+        except BackendUnavailable:
+            await tell_committed(context, context.part)
+            raise
 
     async def _copy(self, context: Context) -> None:
         part, standing = context.part, await context.standing()

@@ -8,6 +8,7 @@ from hybridrag.failpoints import Point, failpoint
 from hybridrag.model.data import Slot
 
 from .base import Context
+from .marking import mark
 from .migrate import changed
 
 
@@ -35,7 +36,7 @@ class Switch:
         with context.halter.sealed() if context.halter else contextlib.nullcontext():
             for part in context.parts:
                 # The marks go first: a target that serves must never look like an unfinished copy of ours.
-                await part.target.mark(part.move.migration_id, "switched")
+                await mark(context, part, "switched")
             failpoint(Point.SWITCH_MARKED)
             context.pointer.point(
                 context.database, context.path, context.placement, context.workspace, left=left

@@ -9,6 +9,7 @@ from hybridrag.migrate.progress import Meter
 from hybridrag.migrate.verifying import Report, compare, digest_targets
 
 from .base import Context
+from .marking import mark
 from .proving import ReadBefore, Told
 
 
@@ -51,10 +52,10 @@ class Verify:
             equal = not apart(expected, held) and not await part.target.related()
             before.drop()
             if equal:
-                await part.target.mark(move.migration_id, "verified", standing.fingerprint)
+                await mark(context, part, "verified", standing.fingerprint)
             else:
                 # Also back: a mark of an earlier run does not vouch for what was found now.
-                await part.target.mark(move.migration_id, "copied")
+                await mark(context, part, "copied")
             return
         source = standing.left_out.of(standing.reader(part.source))
         told = Told(written)
@@ -73,7 +74,7 @@ class Verify:
             raise failed(move.database, report)
         told.tell(context, before, quarantined=standing.left_out.total > 0)
         standing.held = expected
-        await part.target.mark(move.migration_id, "verified")
+        await mark(context, part, "verified")
         failpoint(Point.VERIFIED)
 
 

@@ -9,6 +9,7 @@ from hybridrag import __version__
 from .apply import apply
 from .backend import backend
 from .db import db
+from .history import history, show
 from .init import init
 from .look import health, status, verify
 from .migrate import migrate
@@ -18,6 +19,7 @@ from .render import render
 from .retire import retire
 from .rollback import rollback
 from .setup_docker import setup_docker
+from .unlock import unlock
 from .watch import watch
 
 # Click's own 2 for wrong usage would read as "changes pending" in CI.
@@ -46,7 +48,10 @@ for _command in (
     migrate,
     rollback,
     retire,
+    unlock,
     status,
+    history,
+    show,
     health,
     verify,
     query,

@@ -62,6 +62,7 @@ def plan(
     """Show what apply would do; writes nothing."""
     from hybridrag import __version__
     from hybridrag.engine import plan_world
+    from hybridrag.engine.history import forgotten
     from hybridrag.planner import save, to_file
     from hybridrag.render.plan_text import show_plan
 
@@ -76,6 +77,8 @@ def plan(
     )
     if out:
         save(file, Path(out))
+    if (warning := forgotten(env.world)) is not None:
+        settings.out(to_stderr=True).print(f"[warn]warning[/]: {escape(warning)}")
     if settings.json:
         settings.print_json(file.model_dump(mode="json"))
     else:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Collection
 
-from hybridrag.journal import Journal
+from hybridrag.journal import Journal, StateBusy
 from hybridrag.model.events import Emit, Event, Progress, Quarantined, StepStarted
 from hybridrag.model.facts import Observation
 from hybridrag.planner import JSON, store_thing
@@ -41,7 +40,7 @@ class ProgressRecorder:
         self._kept = (event.step, event.phase, now)
         try:
             self._journal.put_progress(database, self._run, event)
-        except sqlite3.Error:
+        except StateBusy:
             return  # it only informs: no reason to stop a copy
 
 

@@ -129,8 +129,7 @@ class Run:
             except BaseException as raised:
                 self._stop.ending = True
                 self._emit = tally  # what closes a bracket is not stopped
-                error = raised if context is None else await self._reverting.failed(raised, context)
-                await self._close_brackets(journal)
+                error = await self._failed(raised, context, lease, journal)
             finally:
                 self._report.seconds = time.monotonic() - started
                 self._report.serving = self._serving()
@@ -160,6 +159,20 @@ class Run:
                 f"interrupted; served are {serving}", hint="hybridrag apply goes on from the checkpoint"
             )
         return self._report
+
+    async def _failed(
+        self, error: BaseException, context: Context | None, lease: Lease, journal: Journal
+    ) -> BaseException:
+        """What the run fails with. Brackets are closed, unless they are another run's by now."""
+        if (overtaken := lease.overtaken()) is not None:
+            if isinstance(error, _STOPPED) or error is overtaken:
+                return error
+            overtaken.__cause__ = error
+            return overtaken
+        if context is not None:
+            error = await self._reverting.failed(error, context)
+        await self._close_brackets(journal)
+        return error
 
     def _serving(self) -> dict[str, str]:
         with contextlib.suppress(HybridragError):

@@ -24,6 +24,7 @@ from hybridrag.model.ports import Store
 from hybridrag.model.wanted import Thresholds, Wanted, in_words
 from hybridrag.planner import JSON, in_use
 
+from .history import forgotten
 from .kept import Kept, kept_of
 from .watching import Watcher, watcher_of
 from .world import World
@@ -167,7 +168,7 @@ async def status(world: World, names: Iterable[str] = ()) -> Status:
         last_run=last_run(world.journal_path),
         running=live,
         paused=tuple(open_pauses(world.journal_path)),
-        warnings=tuple(told),
+        warnings=(*told, *filter(None, [forgotten(world)])),
     )
 
 

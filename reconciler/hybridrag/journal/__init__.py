@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from .database import Journal
-from .lease import Lease
+from .lease import Holder, Lease, take_away
 from .reading import (
     ProgressRecord,
+    RunDetail,
     RunRecord,
+    StepRecord,
+    holder,
     is_running,
     known_counts,
     last_run,
     open_pauses,
+    problem,
     progress,
+    run_steps,
+    runs,
 )
 from .registry import KeptEntry, Registry, RegistryEntry, RegistryFile, SlotEntry, facts_of
-from .state_file import JournalUnreadable
+from .state_file import JournalUnreadable, StateBusy
 from .watch_look import WatchLook, look_at_watcher
 from .watch_state import BY_HAND, Activity, WatchState, WriterLock, watch_path
 
 __all__ = [
     "BY_HAND",
     "Activity",
+    "Holder",
     "Journal",
     "JournalUnreadable",
     "KeptEntry",
@@ -29,17 +36,25 @@ __all__ = [
     "Registry",
     "RegistryEntry",
     "RegistryFile",
+    "RunDetail",
     "RunRecord",
     "SlotEntry",
+    "StateBusy",
+    "StepRecord",
     "WatchLook",
     "WatchState",
     "WriterLock",
     "facts_of",
+    "holder",
     "is_running",
     "known_counts",
     "last_run",
     "look_at_watcher",
     "open_pauses",
+    "problem",
     "progress",
+    "run_steps",
+    "runs",
+    "take_away",
     "watch_path",
 ]

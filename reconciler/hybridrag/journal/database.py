@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 
+from hybridrag.model import fence
 from hybridrag.model.data import BadRecord
 from hybridrag.model.events import Progress
 from hybridrag.model.room import Room
@@ -50,7 +52,11 @@ CREATE TABLE left_out (
 _STREAMS = """
 ALTER TABLE progress ADD COLUMN streams TEXT NOT NULL DEFAULT '[]';
 """
-_VERSIONS = (_FIRST, _COUNTS_AND_PROGRESS, _LEFT_OUT, _STREAMS)
+_IDENTITY = """
+CREATE TABLE identity (id TEXT NOT NULL);
+INSERT INTO identity VALUES (lower(hex(randomblob(8))));
+"""
+_VERSIONS = (_FIRST, _COUNTS_AND_PROGRESS, _LEFT_OUT, _STREAMS, _IDENTITY)
 """What each schema version added to the one before."""
 
 
@@ -60,8 +66,21 @@ class Journal(StateFile):
     VERSIONS = _VERSIONS
     TITLE = "journal"
 
+    @property
+    def identity(self) -> str:
+        """Names this journal among all others; a new one has another."""
+        with self.reading() as db:
+            return str(db.execute("SELECT id FROM identity").fetchone()[0])
+
     def room(self) -> Room | None:
         return Room.holding(self.path.parent)
+
+    @contextlib.contextmanager
+    def _ours(self) -> Iterator[sqlite3.Connection]:
+        """A transaction on what the next run relies on. Raises LeaseHeld when another run has taken this one over."""
+        with self.transaction() as db:
+            fence.check()
+            yield db
 
     # --- runs ---
 
@@ -100,7 +119,7 @@ class Journal(StateFile):
 
     def put_progress(self, database: str, run: str, progress: Progress) -> None:
         """Keep how far a database's migration is; only the newest is kept."""
-        with self.transaction() as db:
+        with self._ours() as db:
             db.execute(
                 "INSERT OR REPLACE INTO progress (database, run, step, phase, records, total, bytes, rate, eta_s, at, "
                 "streams) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -114,7 +133,7 @@ class Journal(StateFile):
 
     def put_counts(self, folder: str, counts: Mapping[str, tuple[str, int]]) -> None:
         """Keep exact counts of a folder's files: namespace -> (identity of the counted file, records)."""
-        with self.transaction() as db:
+        with self._ours() as db:
             db.execute("DELETE FROM counted WHERE folder = ?", (folder,))
             db.executemany(
                 "INSERT INTO counted (folder, namespace, identity, records) VALUES (?, ?, ?, ?)",
@@ -125,7 +144,7 @@ class Journal(StateFile):
 
     def put_digests(self, migration: str, tables: dict[str, bytes]) -> None:
         """Keep what one pass over a source found."""
-        with self.transaction() as db:
+        with self._ours() as db:
             db.execute("DELETE FROM source_digest WHERE migration = ?", (migration,))
             db.executemany(
                 "INSERT INTO source_digest (migration, namespace, buckets) VALUES (?, ?, ?)",
@@ -133,7 +152,7 @@ class Journal(StateFile):
             )
 
     def digests(self, migration: str) -> dict[str, bytes]:
-        with self.transaction() as db:
+        with self._ours() as db:
             rows = db.execute(
                 "SELECT namespace, buckets FROM source_digest WHERE migration = ?", (migration,)
             )
@@ -141,7 +160,7 @@ class Journal(StateFile):
 
     def drop_digests(self, migration: str) -> None:
         """Of every state of its source, and which records were left out; the quarantine stays."""
-        with self.transaction() as db:
+        with self._ours() as db:
             states = "migration = ?1 OR substr(migration, 1, length(?1) + 1) = ?1 || ' '"
             db.execute(f"DELETE FROM source_digest WHERE {states}", (migration,))  # noqa: S608
             db.execute(f"DELETE FROM left_out WHERE {states}", (migration,))  # noqa: S608
@@ -149,7 +168,7 @@ class Journal(StateFile):
     # --- bad records ---
 
     def put_left_out(self, migration: str, positions: dict[str, bytes]) -> None:
-        with self.transaction() as db:
+        with self._ours() as db:
             db.execute("DELETE FROM left_out WHERE migration = ?", (migration,))
             db.executemany(
                 "INSERT INTO left_out (migration, namespace, positions) VALUES (?, ?, ?)",
@@ -157,7 +176,7 @@ class Journal(StateFile):
             )
 
     def left_out(self, migration: str) -> dict[str, bytes]:
-        with self.transaction() as db:
+        with self._ours() as db:
             rows = db.execute("SELECT namespace, positions FROM left_out WHERE migration = ?", (migration,))
             return {namespace: bytes(found) for namespace, found in rows}
 
@@ -173,7 +192,7 @@ class Journal(StateFile):
     # --- pauses ---
 
     def open_pause(self, database: str, run: str, fingerprint: str | None) -> None:
-        with self.transaction() as db:
+        with self._ours() as db:
             # One that a killed run left open goes on: the writer stands since then.
             db.execute(
                 "INSERT INTO pause (database, run, fingerprint, opened) VALUES (?, ?, ?, ?) ON CONFLICT (database) "
@@ -183,15 +202,15 @@ class Journal(StateFile):
 
     def pause_of(self, database: str) -> tuple[str, str | None] | None:
         """(run, fingerprint of the source) of an open pause."""
-        with self.transaction() as db:
+        with self._ours() as db:
             row = db.execute("SELECT run, fingerprint FROM pause WHERE database = ?", (database,)).fetchone()
         return (row[0], row[1]) if row else None
 
     def paused_since(self, database: str) -> float | None:
-        with self.transaction() as db:
+        with self._ours() as db:
             row = db.execute("SELECT opened FROM pause WHERE database = ?", (database,)).fetchone()
         return float(row[0]) if row else None
 
     def close_pause(self, database: str) -> None:
-        with self.transaction() as db:
+        with self._ours() as db:
             db.execute("DELETE FROM pause WHERE database = ?", (database,))

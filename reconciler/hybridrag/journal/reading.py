@@ -5,14 +5,23 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from hybridrag.model.events import StreamProgress
 
-from .lease import is_held
+from .database import Journal
+from .lease import TTL_S, Holder, is_held
+from .state_file import unreadable
+
+T = TypeVar("T")
+
+UNREADABLE = (sqlite3.Error, ValueError, TypeError, OverflowError)
+"""What reading a damaged file can end with: of what is still a table any value may be another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,26 @@ class ProgressRecord:
     streams: tuple[StreamProgress, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class RunDetail:
+    """A run with the digests of the spec and of what was observed when it was planned."""
+
+    record: RunRecord
+    spec_digest: str
+    observation_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One step of a run; `outcome` is done, unchanged or failed, None while it runs or where it was killed."""
+
+    step: str
+    started: float
+    finished: float | None
+    outcome: str | None
+    detail: str | None
+
+
 @contextlib.contextmanager
 def open_read_only(path: Path) -> Iterator[sqlite3.Connection | None]:
     if not path.is_file():
@@ -67,6 +96,7 @@ def open_read_only(path: Path) -> Iterator[sqlite3.Connection | None]:
         db.close()
 
 
+_RUNS = "SELECT id, started, finished, who, outcome, error FROM run"
 _PROGRESS = "SELECT progress.*, outcome, error FROM progress JOIN run ON run.id = progress.run"
 
 
@@ -74,15 +104,89 @@ def last_run(path: Path) -> RunRecord | None:
     """The newest run; None when there is none or the journal cannot be read (it only informs)."""
     try:
         with open_read_only(path) as db:
-            row = (
-                db
-                and db.execute(
-                    "SELECT id, started, finished, who, outcome, error FROM run ORDER BY started DESC LIMIT 1"
-                ).fetchone()
-            )
-    except sqlite3.Error:
+            row = db and db.execute(f"{_RUNS} ORDER BY started DESC LIMIT 1").fetchone()
+        return _run_record(row) if row else None
+    except UNREADABLE:
         return None
-    return RunRecord(*row) if row else None
+
+
+def _run_record(row: Sequence[Any]) -> RunRecord:
+    """Raises TypeError, ValueError for what cannot be."""
+    found, started, finished, who, outcome, error = row
+    ended = None if finished is None else float(finished)
+    time.localtime(float(started))
+    return RunRecord(
+        str(found), float(started), ended, str(who), outcome and str(outcome), error and str(error)
+    )
+
+
+def problem(path: Path) -> str | None:
+    """Why the history in a journal cannot be told; None where it can, and where there is none."""
+    try:
+        with open_read_only(path) as db:
+            version = db.execute("PRAGMA user_version").fetchone()[0] if db else 0
+            if version > len(Journal.VERSIONS):
+                return f"it was written by a newer hybridrag (schema {version})"
+            if db and version:
+                db.execute("SELECT host, pid, process, expires FROM lease").fetchall()
+                for row in db.execute(f"{_RUNS} ORDER BY started DESC LIMIT 100"):
+                    _run_record(row)
+    except UNREADABLE as error:
+        return str(error) or type(error).__name__
+    return None
+
+
+def runs(path: Path, limit: int | None = None) -> list[RunRecord]:
+    """The newest first. Raises JournalUnreadable: who asks for history must not be told that there is none."""
+    return _told(
+        path, f"{_RUNS} ORDER BY started DESC LIMIT ?", (-1 if limit is None else limit,), _run_record
+    )
+
+
+def run_steps(path: Path, run: str) -> tuple[RunDetail, list[StepRecord]] | None:
+    """A run whose id begins so, with its steps in order; None where there is none, or several. Raises JournalUnreadable."""
+    rows = _told(
+        path,
+        "SELECT id, started, finished, who, outcome, error, spec_digest, observation_digest FROM run "
+        "WHERE substr(id, 1, length(?1)) = ?1 LIMIT 2",
+        (run,),
+        lambda row: RunDetail(_run_record(tuple(row)[:6]), str(row[6]), str(row[7])),
+    )
+    exact = [row for row in rows if row.record.id == run] or rows
+    if len(exact) != 1:
+        return None
+    steps = "SELECT step, started, finished, outcome, detail FROM step WHERE run = ? ORDER BY started, rowid"
+    return exact[0], _told(path, steps, (exact[0].record.id,), _step_record)
+
+
+def _step_record(row: Sequence[Any]) -> StepRecord:
+    step, started, finished, outcome, detail = row
+    ended = None if finished is None else float(finished)
+    return StepRecord(str(step), float(started), ended, outcome and str(outcome), detail and str(detail))
+
+
+def _told(path: Path, query: str, values: tuple[Any, ...], make: Callable[[Any], T]) -> list[T]:
+    if (why := problem(path)) is not None:
+        raise unreadable(Journal.TITLE, path, why)
+    try:
+        with open_read_only(path) as db:
+            if db is None or not db.execute("PRAGMA user_version").fetchone()[0]:
+                return []
+            return [make(row) for row in db.execute(query, values)]
+    except UNREADABLE as error:
+        raise unreadable(Journal.TITLE, path, str(error)) from error
+
+
+def holder(path: Path) -> Holder | None:
+    """Who holds the lease now; None where nobody does. Raises JournalUnreadable."""
+    query = "SELECT owner, host, pid, process, acquired, expires, fence FROM lease"
+    for owner, host, pid, process, since, expires, fence in _told(path, query, (), tuple):
+        found = Holder(
+            str(owner), str(host), int(pid), str(process), float(since), float(expires) - TTL_S, int(fence)
+        )
+        if is_held(found.host, found.pid, found.process, found.beat + TTL_S):
+            return found
+    return None
 
 
 def open_pauses(path: Path) -> list[str]:
@@ -92,7 +196,7 @@ def open_pauses(path: Path) -> list[str]:
             return (
                 [row[0] for row in db.execute("SELECT database FROM pause ORDER BY database")] if db else []
             )
-    except sqlite3.Error:
+    except UNREADABLE:
         return []
 
 
@@ -101,9 +205,9 @@ def is_running(path: Path) -> bool:
     try:
         with open_read_only(path) as db:
             row = db.execute("SELECT host, pid, process, expires FROM lease").fetchone() if db else None
-    except sqlite3.Error:
+        return row is not None and is_held(*row)
+    except UNREADABLE:
         return False
-    return row is not None and is_held(*row)
 
 
 def progress(path: Path) -> dict[str, ProgressRecord]:
@@ -112,7 +216,7 @@ def progress(path: Path) -> dict[str, ProgressRecord]:
         with open_read_only(path) as db:
             rows = db.execute(_PROGRESS).fetchall() if db else []
         return {row["database"]: _progress_record(row) for row in rows}
-    except (sqlite3.Error, ValueError, TypeError):
+    except UNREADABLE:
         return {}
 
 
@@ -129,6 +233,6 @@ def known_counts(path: Path, folder: str) -> Mapping[str, tuple[str, int]]:
         with open_read_only(path) as db:
             statement = "SELECT namespace, identity, records FROM counted WHERE folder = ?"
             rows = db.execute(statement, (folder,)).fetchall() if db else []
-    except sqlite3.Error:
+        return {str(namespace): (str(identity), int(records)) for namespace, identity, records in rows}
+    except UNREADABLE:
         return {}
-    return {namespace: (identity, records) for namespace, identity, records in rows}

@@ -1,11 +1,12 @@
 """The registry: `registry.yaml`, the pointer that live consumers follow to a database's backend.
 
-Read by watcher, `hybridrag query` and `hybridrag.open()`; written only under the lease, atomically,
-and never with a secret.
+Read by watcher, `hybridrag query` and `hybridrag.open()`; written only under the lease, which cannot change hands
+meanwhile, atomically, and never with a secret.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -19,7 +20,10 @@ from pydantic import ConfigDict, Field, ValidationError
 from hybridrag.errors import SpecInvalid
 from hybridrag.failpoints import Point, failpoint
 from hybridrag.model.data import Slot
+from hybridrag.model.fence import guard
 from hybridrag.model.strict import Strict
+
+from .state_file import unwritable
 
 
 class SlotEntry(Strict):
@@ -124,21 +128,31 @@ class Registry:
 
     def put(self, entry: RegistryEntry) -> None:
         """Write one entry, keeping the others; the old file stays whole until the new one is on disk."""
-        current = self.read()
-        merged = {**_plain(current), "version": 1}
-        merged["databases"] = {**merged.get("databases", {}), entry.name: _tidy(entry)}
-        self._write(merged)
+        with guard():
+            current = self.read()
+            merged = {**_plain(current), "version": 1}
+            merged["databases"] = {**merged.get("databases", {}), entry.name: _tidy(entry)}
+            self._write(merged)
 
     def drop(self, name: str) -> None:
         """Forget one entry, keeping the others; nothing is written when there is none."""
-        merged = _plain(self.read())
-        if merged["databases"].pop(name, None) is not None:
-            self._write(merged)
+        with guard():
+            merged = _plain(self.read())
+            if merged["databases"].pop(name, None) is not None:
+                self._write(merged)
 
     def _write(self, merged: dict[str, Any]) -> None:
         text = yaml.safe_dump(merged, sort_keys=False, allow_unicode=True)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_name(f".{self.path.name}.new")
+        try:
+            self._replace(temporary, text)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise unwritable("registry", self.path, error) from error
+
+    def _replace(self, temporary: Path, text: str) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w", encoding="utf-8") as file:
             file.write("# Written by hybridrag apply; read by everything that uses these databases.\n" + text)
             file.flush()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .lease import is_held
-from .reading import open_read_only
+from .reading import UNREADABLE, open_read_only
 from .watch_state import Activity
 
 
@@ -39,7 +39,7 @@ def look_at_watcher(path: Path) -> WatchLook | None:
     try:
         with open_read_only(path) as db:
             return None if db is None else _look(db)
-    except sqlite3.Error:
+    except UNREADABLE:
         return WatchLook(running=None)
 
 

@@ -16,6 +16,7 @@ from hybridrag.model.ports import ParallelWriter, Reader, Writer
 
 from .lanes import Work, in_lanes
 from .progress import Meter
+from .threads import closed
 
 RANGE_BATCHES = 10
 """Batches of a range at least; below, starting it costs more than it saves."""
@@ -99,13 +100,13 @@ async def _copy_range(reader: Reader, writer: Writer, part: Range, rows: int, me
             written += len(last[1])
             meter.add(len(last[1]), last[1].size, part.namespace)
 
-    stream = reader.read(part.namespace, skip=part.done, stop=part.last, rows=rows)
     try:
-        async for batch in stream:
-            # One batch is written while the next is read and encoded; commits stay in order.
-            encoded = await asyncio.to_thread(writer.encode, batch)
-            await settle()
-            last = asyncio.create_task(writer.write(encoded)), batch
+        async with closed(reader.read(part.namespace, skip=part.done, stop=part.last, rows=rows)) as stream:
+            async for batch in stream:
+                # One batch is written while the next is read and encoded; commits stay in order.
+                encoded = await asyncio.to_thread(writer.encode, batch)
+                await settle()
+                last = asyncio.create_task(writer.write(encoded)), batch
         await settle()
     finally:
         if last is not None and not last[0].done():

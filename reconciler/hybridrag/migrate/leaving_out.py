@@ -11,6 +11,8 @@ import numpy.typing as npt
 from hybridrag.model.data import Batch
 from hybridrag.model.ports import Reader
 
+from .threads import closed
+
 
 class LeftOut:
     """Positions of records that stay behind, by stream; 8 bytes each. `streams` counts them."""
@@ -63,9 +65,10 @@ class _Others:
     async def read(
         self, namespace: str, *, skip: int = 0, stop: int | None = None, rows: int = 1000
     ) -> AsyncIterator[Batch]:
-        async for batch in self._reader.read(namespace, skip=skip, stop=stop, rows=rows):
-            if len(rest := self._left_out.others(batch)):
-                yield rest
+        async with closed(self._reader.read(namespace, skip=skip, stop=stop, rows=rows)) as stream:
+            async for batch in stream:
+                if len(rest := self._left_out.others(batch)):
+                    yield rest
 
     async def fingerprint(self) -> str:
         return await self._reader.fingerprint()

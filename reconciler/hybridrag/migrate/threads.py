@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 
 from hybridrag.model.data import Batch
 
@@ -17,6 +18,16 @@ def until(batches: Iterator[Batch], stop: int | None) -> Iterator[Batch]:
         yield batch.up_to(stop)
         if stop is not None and batch.position >= stop:
             return
+
+
+@contextlib.asynccontextmanager
+async def closed(stream: AsyncIterator[Batch]) -> AsyncIterator[AsyncIterator[Batch]]:
+    """The stream; it has ended, with its session and its thread, when the block has, whatever ended that."""
+    try:
+        yield stream
+    finally:
+        if isinstance(stream, AsyncGenerator):
+            await stream.aclose()
 
 
 async def ahead(open_stream: Callable[[], Iterator[Batch]], *, depth: int = 1) -> AsyncIterator[Batch]:

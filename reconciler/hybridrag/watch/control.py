@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import sqlite3
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from hybridrag.errors import HybridragError
 from hybridrag.journal import WatchState
 
 TICK_S = 0.2
@@ -46,7 +46,7 @@ class Control:
         if self.stopping:
             return "the end"
         asked: list[str] = []
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(HybridragError):
             asked = self.asked()
         return f"the pause ({', '.join(asked)})" if asked else None
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from hybridrag.errors import BackendUnavailable, HybridragError
-from hybridrag.journal import WatchState
+from hybridrag.journal import StateBusy, WatchState
 from hybridrag.model.watching import Document, Fate, Outcome
 
 from .control import TICK_S, Control, Cut
@@ -65,13 +64,13 @@ class Daemon:
                     worked = await self._turn(lost)
                 except Cut:
                     worked = False
-                except BackendUnavailable as error:
-                    worked = await self._lost(error)
-                except sqlite3.OperationalError as error:  # somebody holds our state for long
+                except StateBusy as error:  # somebody holds our state for long
                     LOG.warning(
                         "the watcher's state cannot be written now: %s", error, extra={"event": "state"}
                     )
                     worked = False
+                except BackendUnavailable as error:
+                    worked = await self._lost(error)
                 except HybridragError as error:
                     worked = await self._stuck(error)
                 except Exception:
@@ -301,7 +300,7 @@ class Daemon:
         return False
 
     def _wait(self, error: HybridragError) -> None:
-        with contextlib.suppress(HybridragError, sqlite3.Error):  # a full disk may be what is waited for
+        with contextlib.suppress(HybridragError):  # a full disk may be what is waited for
             self._report.say("waiting", error.what, last_error=error.what)
 
 

@@ -6,12 +6,11 @@ import asyncio
 import contextlib
 import logging
 import os
-import sqlite3
 import time
 from pathlib import Path
 
 from hybridrag.errors import HybridragError, LeaseHeld
-from hybridrag.journal import Lease, WatchState, WriterLock, watch_path
+from hybridrag.journal import Lease, StateBusy, WatchState, WriterLock, watch_path
 
 from .control import TICK_S, Control
 from .daemon import Daemon
@@ -88,11 +87,11 @@ async def _under_lease(
                 daemon = Daemon(shared, control, report, writer, view=view, load=load)
                 await daemon.serve(lambda lease=lease: lease.lost)  # type: ignore[misc]
                 if control.stopping:
-                    with contextlib.suppress(HybridragError, sqlite3.Error):
+                    with contextlib.suppress(HybridragError):
                         report.say("stopped")
                     LOG.info("stopped", extra={"event": "stopped"})
                     return
-        except sqlite3.OperationalError as error:
+        except StateBusy as error:
             LOG.warning("the watcher's state cannot be used now: %s", error, extra={"event": "state"})
         LOG.warning(
             "the lease was lost (this machine slept, or the state folder could not be written); it is taken anew",

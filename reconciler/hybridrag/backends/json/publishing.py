@@ -16,7 +16,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from hybridrag.errors import BackendUnavailable, PlanRefused
+from hybridrag.model import fence
 from hybridrag.model.data import Slot, streams_of
+from hybridrag.model.fence import CURRENT
 
 from . import files
 from .staging import (
@@ -24,6 +26,7 @@ from .staging import (
     STATES,
     Manifest,
     current,
+    detach,
     load,
     manifests,
     save,
@@ -43,25 +46,54 @@ def file_names(slots: Collection[Slot]) -> list[str]:
 @contextlib.contextmanager
 def locked(folder: Path, slots: Collection[Slot]) -> Iterator[None]:
     """Hold the lock of each slot of a database; the system releases it when this process dies."""
-    import fcntl  # not on Windows, where the files can still be read
-
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + LOCK_PATIENCE_S
+    broken: list[Path] = []
     with contextlib.ExitStack() as stack:
         for name in sorted(slot.value for slot in slots):
-            file = stack.enter_context((folder / FOLDER / f"lock-{name}").open("ab"))
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise BackendUnavailable(
-                            f'the folder "{folder}" is being written by another session of hybridrag',
-                            hint="wait for it to end, then run hybridrag apply",
-                        ) from None
-                    time.sleep(0.1)
+            while not _take(folder / FOLDER / f"lock-{name}", stack, broken):
+                if time.monotonic() > deadline:
+                    raise BackendUnavailable(
+                        f'the folder "{folder}" is being written by another session of hybridrag',
+                        hint="wait for it to end, then run hybridrag apply",
+                    )
+                time.sleep(0.1)
+        fence.check()
+        if broken:
+            detach(folder)
         yield
+
+
+def _take(path: Path, stack: contextlib.ExitStack, broken: list[Path]) -> bool:
+    """Take one lock and say in it whose it is. That of a run which ours has taken over is removed, into `broken`."""
+    import fcntl  # not on Windows, where the files can still be read
+
+    ours = CURRENT.get()
+    file = path.open("a+b")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        held_by = file.read().decode("ascii", "replace")
+        file.close()
+        if ours is None or not ours.outranks(held_by):
+            return False
+        ours.check()
+        path.unlink(missing_ok=True)  # whoever holds it holds a file without a name
+        broken.append(path)
+        return False
+    try:
+        if not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            file.close()  # it was replaced while we waited for it
+            return False
+        file.truncate(0)
+        file.write((ours.label if ours else "").encode())
+        file.flush()
+    except BaseException:
+        file.close()
+        raise
+    stack.enter_context(file)
+    return True
 
 
 def mark(folder: Path, migration_id: str, state: str) -> None:
@@ -106,6 +138,7 @@ def _publish(folder: Path, place: Path, manifest: Manifest) -> None:
         staged, own = place / name, folder / name
         if not staged.exists():
             continue
+        fence.check()
         if own.exists():
             kept.mkdir(exist_ok=True)
             staged.chmod(stat.S_IMODE(own.stat().st_mode))  # as LightRAG keeps it when it writes a file anew
@@ -134,6 +167,7 @@ def withdraw(folder: Path, migration_id: str) -> None:
         kept = folder / FOLDER / f"before-{migration_id}"
         for name in file_names(manifest.slots):
             staged, own = place / name, folder / name
+            fence.check()
             if own.exists() and not staged.exists():
                 own.rename(staged)
             if (kept / name).exists():

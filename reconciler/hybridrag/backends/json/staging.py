@@ -18,6 +18,7 @@ from typing import BinaryIO, Literal
 import pydantic
 
 from hybridrag.errors import BackendUnavailable
+from hybridrag.model import fence
 from hybridrag.model.data import Slot
 from hybridrag.model.strict import Strict
 
@@ -108,6 +109,7 @@ def save(place: Path, manifest: Manifest) -> Manifest:
 
 def tidy(place: Path, keep: Collection[str] = ()) -> None:
     """Remove what a finished migration needs no more."""
+    fence.check()
     for path in place.iterdir():
         if path.name != _MANIFEST and path.name not in keep:
             path.unlink()
@@ -121,10 +123,23 @@ def _save(place: Path, name: str, manifest: Manifest, *, flush: bool) -> Manifes
         if flush:
             file.flush()
             os.fsync(file.fileno())
+    fence.check()
     beside.replace(place / name)
     if flush:
         sync_folder(place)
     return manifest
+
+
+def detach(folder: Path) -> None:
+    """Let all staged files be copies of themselves: what a run that was taken over still holds open counts no more."""
+    for place in (folder / FOLDER).iterdir():
+        if not (place / _MANIFEST).exists():
+            continue
+        for path in place.iterdir():
+            if path.name not in (_MANIFEST, _PROGRESS):
+                beside = place / f"{path.name}.own"
+                shutil.copyfile(path, beside)
+                beside.replace(path)
 
 
 class Staging:
@@ -169,6 +184,7 @@ class Staging:
 
     def append(self, name: str, blocks: Iterable[bytes | memoryview]) -> None:
         """Write behind what is there; nothing counts before it is committed."""
+        fence.check()
         file = self._open(name)
         for block in blocks:
             rest = memoryview(block)

@@ -10,6 +10,8 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from hybridrag.model import fence
+
 from .client import Connection, driver, quoted
 from .collections import LEDGER
 
@@ -54,7 +56,8 @@ def _indexes() -> Any:
 
 
 async def put(opened: Connection, key: str, document: dict[str, Any]) -> None:
-    """Write one row, whole."""
+    """Write one row, whole. Raises LeaseHeld when the run that we are in was taken over."""
+    fence.check()
     row = {"id": key, "document": json.dumps(document), "vector": [0.0, 0.0]}
     await opened.call("upsert", LEDGER, [row])
 

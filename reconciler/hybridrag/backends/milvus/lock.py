@@ -17,6 +17,7 @@ import time
 from typing import Any
 
 from hybridrag.errors import BackendUnavailable
+from hybridrag.model import fence
 
 from .client import Connection
 from .collections import LEDGER
@@ -36,6 +37,7 @@ class Lock:
         self._key = self._prefix + secrets.token_hex(8)
         self._beats = 0
         self._renewed = 0.0
+        self._lapsed = False
         self._task: asyncio.Task[None] | None = None
 
     async def take(self) -> bool:
@@ -82,18 +84,28 @@ class Lock:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(BEAT_S)
+            if self._is_late():
+                self._lapsed = True  # others may hold it by now; to claim it again would deceive `check`
+                return
             with contextlib.suppress(
                 BackendUnavailable
             ):  # it may come back in time; `check` sees whether it did
                 await self._claim()
 
     def check(self) -> None:
-        """Raise BackendUnavailable when others may hold the lock by now (we slept, or the server was away)."""
-        if time.monotonic() - self._renewed > TTL_S - BEAT_S:
+        """Raise BackendUnavailable when others may hold the lock by now (we slept, or the server was away).
+
+        Raises LeaseHeld when another run has taken the lease.
+        """
+        fence.check()
+        if self._lapsed or self._is_late():
             raise BackendUnavailable(
                 "this session could not keep its lock on the workspace (it slept, or the server did not answer)",
                 hint="hybridrag apply goes on from the last checkpoint",
             )
+
+    def _is_late(self) -> bool:
+        return time.monotonic() - self._renewed > TTL_S - BEAT_S
 
     async def release(self) -> None:
         if self._task is not None:

@@ -15,6 +15,7 @@ from hybridrag.errors import BackendUnavailable
 
 from .endpoint import Endpoint
 from .failures import FAILURES, explain, passes_by, several
+from .fencing import session_name
 from .tls import connect_arguments
 
 T = TypeVar("T")
@@ -39,7 +40,7 @@ async def _open_at(
         statement_cache_size=0,  # poolers in transaction mode cannot keep prepared statements
         server_settings={
             **endpoint.settings,
-            "application_name": f"hybridrag {purpose}",
+            "application_name": session_name(purpose),
             "timezone": "UTC",
             **settings,
         },

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import asyncpg
 
 from hybridrag.model.data import ALL_SLOTS, BY_NAME, Range, Slot, streams_of
+from hybridrag.model.fence import CURRENT
 
+from . import fencing
 from .graphs import IN_TABLES, Graph
 
 STATES = ("copying", "copied", "verified", "switched")
@@ -41,6 +43,7 @@ CREATE TABLE IF NOT EXISTS hybridrag_ledger.checkpoint (
     last         bigint,
     PRIMARY KEY (workspace, namespace, first)
 );
+{fencing.DDL}
 """
 VISIBLE = """
 SELECT EXISTS (
@@ -149,14 +152,27 @@ class Ledger:
         self._workspace = workspace
         self._graph = graph
         self._slots = sorted(slots)
+        self._fence = CURRENT.get()
         self._names = [slot.value for slot in self._slots]
         self._owner = owners_of(workspace, self._slots, graph)
         self._owners = [self._owner[slot] for slot in self._slots]
         self._streams = list(streams_of(self._slots))
         self._stream_owners = [self._owner[BY_NAME[name].slot] for name in self._streams]
 
+    @property
+    def _shown(self) -> tuple[str, int]:
+        return (self._fence.state, self._fence.number) if self._fence else ("", 0)
+
     async def lock(self) -> bool:
-        """Take the session's advisory locks on these slots; False, and none of them, while another session holds one."""
+        """Take the session's advisory locks on these slots; False, and none of them, while another session holds one.
+
+        Sessions of a run that ours has taken over are ended. Raises LeaseHeld when ours was itself.
+        """
+        if self._fence is not None:
+            if await self._opened.fetchval(VISIBLE, "fence"):
+                await fencing.note(self._opened, self._fence)
+            if not await fencing.end_earlier(self._opened, self._fence):
+                return False
         held: list[str] = []
         for name, owner in zip(self._names, self._owners, strict=True):
             key = f"{name} {owner}"
@@ -195,6 +211,8 @@ class Ledger:
             if await self._opened.fetchval(_ONE_RANGE_A_STREAM):
                 await self._opened.execute(_TO_RANGES)
             await self._opened.execute(_DDL)
+            if self._fence is not None:
+                await fencing.note(self._opened, self._fence)
 
     async def marks(self) -> dict[Slot, Mark]:
         return await marks_of(self._opened, self._workspace, self._slots, self._graph)
@@ -241,10 +259,11 @@ class Ledger:
         async with self._opened.transaction():
             held = await self._opened.fetch(
                 "SELECT slot FROM hybridrag_ledger.migration "
-                f"WHERE {_SLOTS} AND migration_id = $3 FOR UPDATE",
+                f"WHERE {_SLOTS} AND migration_id = $3 AND {fencing.HOLDS.format(state='$4', number='$5')} FOR UPDATE",
                 self._owners,
                 self._names,
                 migration_id,
+                *self._shown,
             )
             if len(held) != len(self._names):
                 return False
@@ -292,15 +311,17 @@ class Ledger:
             )
 
     async def checkpoint(self, part: Range, position: int) -> bool:
-        """Move a range's checkpoint on; False when it is not where `part` says: somebody else has moved it."""
+        """Move a range's checkpoint on; False when it is not where `part` says, or a later run is there."""
         done: str = await self._opened.execute(
             "UPDATE hybridrag_ledger.checkpoint SET records = $5, updated_at = now() "
-            "WHERE workspace = $1 AND namespace = $2 AND first = $3 AND records = $4",
+            "WHERE workspace = $1 AND namespace = $2 AND first = $3 AND records = $4 "
+            f"AND {fencing.HOLDS.format(state='$6', number='$7')}",
             self._owner[BY_NAME[part.namespace].slot],
             part.namespace,
             part.first,
             part.done - part.first,
             position - part.first,
+            *self._shown,
         )
         return done == "UPDATE 1"
 

@@ -24,7 +24,7 @@ from .ledger import Ledger
 from .rows import Shape
 from .spec import VectorIndexSpec
 from .tables import TABLES, table_name
-from .writer import chunk_order
+from .writer import LOCK_PATIENCE_S, chunk_order, take
 
 KEYS_AT_ONCE = 10_000
 
@@ -155,13 +155,13 @@ class PostgresPatcherSession:
             connection(mending.endpoint, purpose="writer", read_only=False, patience_s=15)
         )
         ledger = Ledger(opened, mending.workspace, mending.slots, mending.graph)
+        busy = f'workspace "{mending.workspace}" in backend "{mending.endpoint.name}" is being written by another run'
         try:
+            await take(ledger.lock, LOCK_PATIENCE_S, busy)
+            await ledger.create()
             # What is changed from now on is unverified, whoever looks at it after a kill.
-            if not await ledger.lock() or not await ledger.advance(self._migration_id, "copied"):
-                raise PlanRefused(
-                    f'workspace "{mending.workspace}" in backend "{mending.endpoint.name}" is being written by another run',
-                    hint="wait for it to end, then run hybridrag apply",
-                )
+            if not await ledger.advance(self._migration_id, "copied"):
+                raise PlanRefused(busy, hint="wait for it to end, then run hybridrag apply")
         except BaseException:
             await self._stack.aclose()
             raise

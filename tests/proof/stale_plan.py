@@ -1,0 +1,185 @@
+"""Promise 5: a plan that was made for another world is refused, and says what moved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hybridrag.failpoints import VARIABLE
+from tests.conftest import DIM, EXAMPLE, Project
+from tests.support.target import run_sql, tables
+from tests.support.traces import snapshot, writes
+
+from .experiment import Experiment, Trial
+from .lab import Lab, Torment
+
+APPLY = ("apply", "--auto-approve")
+Act = Callable[[Project], object]
+
+
+def sql(statement: str) -> Act:
+    return lambda project: run_sql(project.dsn or "", statement, "SELECT 1")
+
+
+def elsewhere(statement: str) -> Act:
+    """A statement about the database itself, from another one; {} is its name."""
+
+    def change(project: Project) -> None:
+        server, _, name = (project.dsn or "").rpartition("/")
+        run_sql(f"{server}/tester", statement.format(name), "SELECT 1")
+
+    return change
+
+
+def replaced(name: str, old: str, new: str) -> Act:
+    def change(project: Project) -> None:
+        path = project.folder / name
+        text = path.read_text("utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new, 1), "utf-8")
+
+    return change
+
+
+def registry(backend: str, kind: str) -> Act:
+    def change(project: Project) -> None:
+        path = project.folder / "state" / "test" / "registry.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        entry = {"name": "notes", "path": str(project.data), "backend": backend, "backend_type": kind}
+        path.write_text(json.dumps({"version": 1, "databases": {"notes": entry}}))
+
+    return change
+
+
+def _append(path: Path, what: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(what)
+
+
+def _record(project: Project) -> None:
+    path = project.data / "kv_store_text_chunks.json"
+    whole: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    next(iter(whole.values()))["tokens"] += 1
+    path.write_text(json.dumps(whole, indent=2, ensure_ascii=False), "utf-8")
+
+
+def _vector(project: Project) -> None:
+    dsn = project.dsn or ""
+    table = next(name for name in tables(dsn) if name.startswith("lightrag_vdb_entity"))
+    run_sql(
+        dsn, f"UPDATE {table} SET content_vector = content_vector * '[{','.join(['-1'] * DIM)}]'", "SELECT 1"
+    )
+
+
+def half(project: Project) -> None:
+    run = Torment(project, *APPLY, variables={VARIABLE: "migrate.batch_committed=kill@2"})
+    assert run.wait(120) == -9, run.said()
+    run.kill()
+
+
+def away(project: Project) -> None:
+    """Served by the server, and wanted back in files."""
+    project.ok(*APPLY)
+    replaced("hybridrag.yaml", "backend: pg", "backend: files")(project)
+
+
+def back(project: Project) -> None:
+    """Served by files, with a kept copy in the server, and wanted there again."""
+    away(project)
+    project.ok(*APPLY)
+    replaced("hybridrag.yaml", "backend: files", "backend: pg")(project)
+
+
+def fresh(project: Project) -> None:
+    """As it was found."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """From which state, what moves, and a word that the refusal must hold."""
+
+    state: Act
+    change: Act
+    says: str
+
+
+EXTRA = "INSERT INTO lightrag_doc_full (workspace, id, content) VALUES ('notes', 'doc-extra', 'x')"
+CASES = {
+    "a record": Case(fresh, _record, "notes"),
+    "a file's last byte": Case(fresh, lambda p: _append(p.data / "kv_store_full_docs.json", b" "), "notes"),
+    "a file less": Case(fresh, lambda p: (p.data / "kv_store_llm_response_cache.json").unlink(), "notes"),
+    "the registry": Case(fresh, registry("files", "json"), "registry"),
+    "the registry names another": Case(away, registry("files", "json"), "registry"),
+    "the spec": Case(fresh, replaced("hybridrag.yaml", "environment: test", "environment: test\ndefaults: {thresholds: {file_size: 1MB}}"), "the spec was changed"),
+    "the embedding": Case(fresh, replaced("hybridrag.yaml", "hash-emb", "other-emb"), "the spec was changed"),
+    "an extension comes": Case(fresh, sql("CREATE EXTENSION vector"), "pg"),
+    "an extension goes": Case(away, sql("DROP EXTENSION vector CASCADE"), "pg"),
+    "the server's database is gone": Case(fresh, elsewhere("DROP DATABASE {} WITH (FORCE)"), "pg"),
+    "no logins": Case(fresh, elsewhere("ALTER DATABASE {} ALLOW_CONNECTIONS false"), "pg"),
+    "a row comes to the source": Case(away, sql(EXTRA), "notes"),
+    "a row of the source changes": Case(away, sql("UPDATE lightrag_doc_chunks SET content = content || 'x'"), "notes"),
+    "a row of the source goes": Case(away, sql("DELETE FROM lightrag_llm_cache WHERE ctid = '(0,1)'"), "notes"),
+    "a vector of the source changes": Case(away, _vector, "notes"),
+    "a table of the source goes": Case(away, sql("DROP TABLE lightrag_doc_status"), "notes"),
+    "a half copy goes": Case(half, sql("DROP SCHEMA hybridrag_ledger CASCADE"), "notes"),
+    "the kept copy grows": Case(back, sql(EXTRA), "notes"),
+    "the kept copy loses": Case(back, sql("DELETE FROM lightrag_doc_chunks WHERE workspace = 'notes'"), "notes"),
+    "the kept files change": Case(away, _record, "notes"),
+    "somebody applied it before": Case(fresh, lambda p: p.ok(*APPLY), "notes"),
+}  # fmt: skip
+
+
+def _run(lab: Lab, trial: Trial) -> None:
+    names = trial.rng.sample(list(CASES), len(CASES))
+    run_sql(lab.server.dsn("tester"), "ALTER SYSTEM SET autovacuum = off", "SELECT pg_reload_conf()")
+    while trial.done < trial.runs:
+        name = names[trial.done % len(names)]
+        with lab.project(EXAMPLE / "archive", dim=DIM) as project:
+            _one(lab, trial, project, name, CASES[name])
+        trial.done += 1
+    run_sql(lab.server.dsn("tester"), "ALTER SYSTEM RESET autovacuum", "SELECT pg_reload_conf()")
+    with lab.project(EXAMPLE / "archive", dim=DIM) as project:
+        project.ok("plan", "--out", "saved.plan")
+        trial.ended(project.run("apply", "saved.plan"), {0}, "nothing moved")
+    trial.figures["kinds of change"] = min(trial.runs, len(CASES))
+
+
+def _one(lab: Lab, trial: Trial, project: Project, name: str, case: Case) -> None:
+    case.state(project)
+    project.ok("plan", "--out", "saved.plan")
+    case.change(project)
+    database = (project.dsn or "").rpartition("/")[2]
+    open_ = run_sql(
+        lab.server.dsn("tester"), f"SELECT 1 FROM pg_database WHERE datname = '{database}' AND datallowconn"
+    )
+    looked = database if open_ else "tester"
+    files, rows = snapshot(project.folder), writes(lab.server, looked)
+    done = project.run("apply", "saved.plan", "--allow", "overwrite", "--allow", "replace_kept")
+    if trial.ended(done, {5}, name):
+        words = " ".join(done.stderr.split())
+        trial.check("the plan is stale" in words and case.says in words, f"{name}: it says {words}")
+        trial.count("refused")
+    trial.check(snapshot(project.folder) == files, f"{name}: a file was changed")
+    trial.check(writes(lab.server, looked) == rows, f"{name}: something was written to the server")
+    if not open_:  # what takes the project away wants a database to drop
+        wanted = "ALTER DATABASE {} ALLOW_CONNECTIONS true" if name == "no logins" else "CREATE DATABASE {}"
+        elsewhere(wanted)(project)
+
+
+EXPERIMENTS = (
+    Experiment(
+        number=5,
+        name="stale-plan",
+        promise="a plan that was made for another world is refused, names what moved, and touches nothing",
+        tried="`plan --out`, then one change (a record, a byte, a file, the registry, the spec, an extension, the server's database, rows or "
+        "tables of source, half copy and kept copy, another apply), then `apply PLAN`: exit 5, the words, no file and no row changed; "
+        "with no change it is carried out",
+        baseline="Terraform compares only lineage and serial of its own state",
+        runs=105,
+        short=4,
+        run=_run,
+    ),
+)
