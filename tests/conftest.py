@@ -78,6 +78,7 @@ class Project:
             text=True,
             timeout=300,
             check=False,
+            start_new_session=True,  # a failpoint kills its whole process group
         )
 
     def ok(self, *argv: str, **variables: str) -> str:

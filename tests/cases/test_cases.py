@@ -79,6 +79,9 @@ def _observation(case: dict[str, Any], wanted: Sequence[Wanted]) -> Observation:
                 place["migration"] = migration_id(item, part, str(source["fingerprint"]))
             elif place.get("migration") == "$older":
                 place["migration"] = migration_id(item, part, str(place["source_fingerprint"]))
+                switching = facts.get(f"journal/{item.database}", {})
+                if switching.pop("switching/$older", None):
+                    switching[f"switching/{place['migration']}"] = True
     return Observation(facts=facts, details=case.get("details") or {})
 
 
@@ -228,7 +231,7 @@ def worlds(draw: st.DrawFn) -> tuple[list[Wanted], Observation]:
                     if draw(st.integers(0, 9)) == 0:
                         del facts[thing]
         if draw(st.booleans()):
-            facts[f"journal/{name}"] = {"paused": draw(_value)}
+            facts[f"journal/{name}"] = {"paused": draw(_value), f"switching/{draw(_value)}": draw(_value)}
     return wanted, Observation(facts=facts)
 
 

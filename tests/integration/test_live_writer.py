@@ -137,6 +137,45 @@ def test_killed_again_and_again_while_somebody_writes(project: Project, control:
     assert not list(project.data.glob(".hybridrag/*")), "a killed run's links were left behind"
 
 
+LATE = """\
+import json, pathlib, sys
+path = pathlib.Path(sys.argv[1]) / "kv_store_full_docs.json"
+docs = json.loads(path.read_text("utf-8"))
+docs[sys.argv[2]] = {"content": "written late", "file_path": "late.md"}
+new = path.with_suffix(".new")
+new.write_text(json.dumps(docs, ensure_ascii=False), "utf-8")
+new.replace(path)
+"""
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "switch.marked",
+        "registry.before_replace",
+        *(
+            pytest.param(point, marks=pytest.mark.slow)
+            for point in ("pause.done", "catch_up.done", "registry.replaced", "resume.begins")
+        ),
+    ],
+)
+def test_killed_while_the_writer_stood(project: Project, control: Path, point: str) -> None:
+    """Started by hand, it writes on in the files while they serve; the next apply finishes, with all of that."""
+    at_the_pause(control, f"sys.argv[1:] = [{str(project.data)!r}, 'doc-at-the-pause']\n{LATE}")
+    killed = project.run("apply", "--auto-approve", HYBRIDRAG_FAILPOINTS=f"{point}=kill")
+    assert killed.returncode == -9
+    if in_files := "files" in project.ok("db", "list"):
+        subprocess.run([sys.executable, "-c", LATE, str(project.data), "doc-after-the-kill"], check=True)
+    planned = project.ok("plan")
+    project.ok("apply", "--auto-approve")
+    assert "No changes" in project.ok("apply", "--auto-approve")
+    assert project.dsn
+    late = run_sql(project.dsn, "SELECT count(*) FROM lightrag_doc_full WHERE content = 'written late'")
+    assert late == [(2 if in_files else 1,)], planned
+    assert (control / "started").read_text() == "x"
+    assert not list(project.data.glob(".hybridrag/*"))
+
+
 def test_a_writer_that_cannot_be_stopped_is_told_and_started_again(project: Project, control: Path) -> None:
     """Exit 5 with the command's own last words; the files serve, and are as they were."""
     (control / "stop.py").write_text("import sys; sys.exit('unit notes is masked')", encoding="utf-8")

@@ -427,3 +427,25 @@ def test_the_apply_is_killed_at_any_moment_while_it_ingests(moving: Watched) -> 
         until(lambda: moving.wanted().items() <= on_server(moving).items(), within=90, why=moving.log)
     assert on_server(moving) == moving.wanted()
     assert len(moving.went_in()) == len(set(moving.went_in()))
+
+
+@pytest.mark.slow
+def test_a_kill_between_the_marks_and_the_registry_and_the_daemon_goes_on(moving: Watched) -> None:
+    """Postgres was already marked as what serves, the files still serve and are written; the next apply moves that, too."""
+    moving.put("before.md", "before")
+    with moving.daemon():
+        until(lambda: all_in(moving), why=moving.log)
+        spec = moving.project.folder / "hybridrag.yaml"
+        spec.write_text(spec.read_text("utf-8").replace("backend: files", "backend: pg"), encoding="utf-8")
+        moving.put("during.md", "during")
+        killed = moving.project.run(
+            "apply", "--auto-approve", **moving.variables, HYBRIDRAG_FAILPOINTS="switch.marked=kill"
+        )
+        assert killed.returncode == -9
+        moving.put("after.md", "after")
+        until(lambda: "after.md" in moving.in_files(), within=90, why=moving.log)
+        moving.ok("apply", "--auto-approve")
+        moving.put("last.md", "last")
+        until(lambda: moving.wanted().items() <= on_server(moving).items(), within=60, why=moving.log)
+    assert on_server(moving) == moving.wanted()
+    assert "last.md" not in moving.in_files()

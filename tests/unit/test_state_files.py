@@ -287,3 +287,13 @@ def test_a_lease_that_is_taken_away_fences_its_holder_off(tmp_path: Path) -> Non
                 with pytest.raises(LeaseHeld, match="another run meanwhile"):
                     take_away(journal, held, "me")
                 lease.check()
+
+
+def test_a_journal_that_is_no_file_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    """A link to a device or a pipe would else get our mode, for the whole machine."""
+    path = tmp_path / "journal.db"
+    os.mkfifo(path, 0o644)
+    mode = path.stat().st_mode
+    with pytest.raises(BackendUnavailable, match="not a regular file"):
+        Journal(path)
+    assert path.stat().st_mode == mode

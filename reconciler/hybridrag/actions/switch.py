@@ -34,6 +34,8 @@ class Switch:
             await context.standings.release(part.move.id)
         # Nobody may begin to write between the last look at the pause and the new pointer.
         with context.halter.sealed() if context.halter else contextlib.nullcontext():
+            # Should a kill fall between the marks and the pointer, the next run must know that these never served.
+            context.memory.begin_switch(context.database, [part.move.migration_id for part in context.parts])
             for part in context.parts:
                 # The marks go first: a target that serves must never look like an unfinished copy of ours.
                 await mark(context, part, "switched")
@@ -41,3 +43,4 @@ class Switch:
             context.pointer.point(
                 context.database, context.path, context.placement, context.workspace, left=left
             )
+            context.memory.end_switch(context.database)

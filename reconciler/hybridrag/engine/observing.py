@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hybridrag.errors import HybridragError, SpecInvalid
-from hybridrag.journal import open_pauses
+from hybridrag.journal import begun_switches, open_pauses
 from hybridrag.model.facts import Facts, Observation
 from hybridrag.model.ports import Backend
 from hybridrag.model.room import Room
@@ -83,8 +83,11 @@ async def observe(world: World, items: Sequence[Wanted]) -> Seen:
         facts[f"registry/{item.database}"] = _registry_facts(
             world, pointer, item, parts[item.database], current[item.database], facts
         )
-    for name in set(open_pauses(world.journal_path)) & current.keys():
-        facts[f"journal/{name}"] = {"paused": True}
+    paused, switching = open_pauses(world.journal_path), begun_switches(world.journal_path)
+    for name in {*paused, *switching} & current.keys():
+        facts[f"journal/{name}"] = {"paused": name in paused or None} | {
+            f"switching/{migration}": True for migration in switching.get(name, ())
+        }
     return Seen(observation=Observation(facts=facts, details=details), problems=problems)
 
 

@@ -10,7 +10,7 @@ import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict
 
 from hybridrag.model import fence
@@ -56,7 +56,10 @@ _IDENTITY = """
 CREATE TABLE identity (id TEXT NOT NULL);
 INSERT INTO identity VALUES (lower(hex(randomblob(8))));
 """
-_VERSIONS = (_FIRST, _COUNTS_AND_PROGRESS, _LEFT_OUT, _STREAMS, _IDENTITY)
+_SWITCHING = """
+CREATE TABLE switching (migration TEXT PRIMARY KEY, database TEXT NOT NULL);
+"""
+_VERSIONS = (_FIRST, _COUNTS_AND_PROGRESS, _LEFT_OUT, _STREAMS, _IDENTITY + _SWITCHING)
 """What each schema version added to the one before."""
 
 
@@ -214,3 +217,16 @@ class Journal(StateFile):
     def close_pause(self, database: str) -> None:
         with self._ours() as db:
             db.execute("DELETE FROM pause WHERE database = ?", (database,))
+
+    # --- switches ---
+
+    def begin_switch(self, database: str, migrations: Collection[str]) -> None:
+        with self._ours() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO switching (migration, database) VALUES (?, ?)",
+                [(migration, database) for migration in migrations],
+            )
+
+    def end_switch(self, database: str) -> None:
+        with self._ours() as db:
+            db.execute("DELETE FROM switching WHERE database = ?", (database,))

@@ -200,6 +200,19 @@ def open_pauses(path: Path) -> list[str]:
         return []
 
 
+def begun_switches(path: Path) -> dict[str, list[str]]:
+    """By database, the migrations that were marked as switched to before a run came to say so in the registry."""
+    found: dict[str, list[str]] = {}
+    try:
+        with open_read_only(path) as db:
+            rows = db.execute("SELECT database, migration FROM switching ORDER BY migration") if db else ()
+            for database, migration in rows:
+                found.setdefault(database, []).append(migration)
+    except UNREADABLE:
+        return {}
+    return found
+
+
 def is_running(path: Path) -> bool:
     """Whether an apply holds the lease right now."""
     try:

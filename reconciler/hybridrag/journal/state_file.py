@@ -6,8 +6,10 @@ Before its schema is migrated a copy is kept beside it (`journal.db.schema-4`), 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -46,9 +48,14 @@ class StateFile:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Before SQLite makes it with the mode that is usual here; its side files take the mode of the file.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            path.chmod(0o600)
-            self._opened = path.stat()
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+            try:
+                self._opened = os.fstat(descriptor)
+                if not stat.S_ISREG(self._opened.st_mode):
+                    raise OSError(errno.EINVAL, "it is not a regular file")
+                os.fchmod(descriptor, 0o600)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise BackendUnavailable(
                 f'the {self.TITLE} "{path}" cannot be opened for writing: {error.strerror or error}',

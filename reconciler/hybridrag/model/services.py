@@ -90,6 +90,14 @@ class Memory(Protocol):
 
     def close_pause(self, database: str) -> None: ...
 
+    def begin_switch(self, database: str, migrations: Collection[str]) -> None:
+        """Note that these copies get the mark of what serves, while the pointer does not name them yet."""
+        ...
+
+    def end_switch(self, database: str) -> None:
+        """The pointer names them."""
+        ...
+
 
 class Pointer(Protocol):
     """What live consumers follow to a database's backend. Implemented over the registry."""

@@ -137,15 +137,49 @@ def _hazards(
     return tuple(found)
 
 
-def completing(item: Wanted, parts: Sequence[Part]) -> Step:
+def completing(item: Wanted, parts: Sequence[Part], before: Sequence[Step]) -> list[Step]:
     """The data was moved and marked, but the registry does not say so: a kill in between, or a lost state folder."""
-    return Step(
-        id=f"switch.{item.database}",
-        verb="switch",
-        target=item.database,
-        summary=f"point the registry at backend {_targets(parts)}",
-        reason="the data was moved and verified, the registry does not say so yet",
+    summary = f"point the registry at backend {_targets(parts)}"
+    return _pointing(
+        item, summary, "the data was moved and verified, the registry does not say so yet", before
     )
+
+
+def repointing(item: Wanted, before: Sequence[Step]) -> list[Step]:
+    """The place that serves has another address than the registry tells."""
+    names = ", ".join(f'"{place.name}"' for place in item.places)
+    summary = f"write the present address of backend {names} into the registry"
+    return _pointing(item, summary, "the registry names another address than the spec", before)
+
+
+def _pointing(item: Wanted, summary: str, reason: str, before: Sequence[Step]) -> list[Step]:
+    """Only the registry is written. A writer that can be stopped stands meanwhile, and starts on what it names then."""
+    said = {"switch": (summary, reason)}
+    if item.pausable:
+        said = {
+            "pause": (item.stopping, "nobody may write while the registry is"),
+            **said,
+            "resume": ("release the source", "the pause ends with the switch, or with a failure"),
+        }
+    stopped = Hazard(
+        kind=HazardKind.WRITER_PAUSE,
+        detail="its writer is stopped for a moment, and started again on the backend that serves then",
+    )
+    steps: list[Step] = []
+    for verb, (words, why) in said.items():
+        previous = (steps or before)[-1:]
+        steps.append(
+            Step(
+                id=f"{verb}.{item.database}",
+                verb=verb,
+                target=item.database,
+                summary=words,
+                reason=why,
+                depends_on=tuple(step.id for step in previous),
+                hazards=(stopped,) if verb == "pause" else (),
+            )
+        )
+    return steps
 
 
 def _targets(parts: Sequence[Part]) -> str:

@@ -11,7 +11,7 @@ from hybridrag.model.facts import Facts, Observation
 from hybridrag.model.plan import Move, Plan, Step
 from hybridrag.model.wanted import Place, Wanted
 
-from .moving import bracket, completing, moving
+from .moving import bracket, completing, moving, repointing
 from .overwriting import is_foreign, refuse_serving
 from .parts import JSON, Part, in_use, migration_id, parts_of, store_thing
 from .protect import Kept, kept_by, refuse_replaced
@@ -139,7 +139,7 @@ def _database(item: Wanted, observation: Observation, problems: Problems, warnin
     moving_parts = [part for part in parts if not part.in_place]
     if not moving_parts:
         if entry.get("drifted"):
-            made.steps.append(_repoint(item, made.steps))
+            made.steps += repointing(item, made.steps)
         return made
     planned = [
         _part(item, part, observation, entry, problems, part.target.name in provisioned, warnings)
@@ -156,11 +156,10 @@ def _database(item: Wanted, observation: Observation, problems: Problems, warnin
         or each.move.overwrites
         or each.reclaims
     ]
-    # A writer that can be stopped is stopped for the switch alone, too: it may be at work again since a kill.
-    if open_parts or item.pausable:
+    if open_parts:
         made.steps += bracket(item, moving_parts, open_parts, made.steps)
     else:
-        made.steps.append(completing(item, parts))
+        made.steps += completing(item, parts, made.steps)
     return made
 
 
@@ -197,18 +196,6 @@ def _in_place(
             f"{facts.get('missing')}",
             hint="restore it from your backup; hybridrag status shows what is kept elsewhere",
         )
-
-
-def _repoint(item: Wanted, before: Sequence[Step]) -> Step:
-    names = ", ".join(f'"{place.name}"' for place in item.places)
-    return Step(
-        id=f"switch.{item.database}",
-        verb="switch",
-        target=item.database,
-        summary=f"write the present address of backend {names} into the registry",
-        reason="the registry names another address than the spec",
-        depends_on=tuple(step.id for step in before),
-    )
 
 
 def _release(item: Wanted, observation: Observation, steps: list[Step]) -> list[Step]:
@@ -257,6 +244,10 @@ def _part(
             f'database "{item.database}": {target["elsewhere"]}, which was switched to, but the registry does not say so',
             hint=f"set backends.{part.target.name}.isolation to what it was, or restore the registry",
         )
+    begun = observation.of(f"journal/{item.database}").get(f"switching/{target.get('migration')}")
+    if begun and (item.pausable or target.get("source_fingerprint") != fingerprint):
+        # A kill fell between the mark and the registry: it never served, and is the finished copy that it was.
+        target = {**target, "state": "verified"}
     refuse_same_place(item, part, source, target)
     if repeated := source.get("repeated_edges"):
         warnings.append(

@@ -100,7 +100,7 @@ class Password:
         if self.given is None:
             if not self.file.exists() or not self.file.stat().st_size:
                 write_file(self.file, secrets.token_urlsafe(32) + "\n")
-            elif self.file.stat().st_mode & 0o077:
+            elif self.file.is_file() and self.file.stat().st_mode & 0o077:
                 self.file.chmod(0o600)
         password = self.read()
         if not password.reveal() or set(password.reveal()) & set("\n\r\0"):
