@@ -90,8 +90,13 @@ class Lab:
         try:
             yield made
         finally:
+            for run in [each for each in _running if each.project is made]:
+                run.kill()  # an interrupted or broken experiment leaves none behind
             run_sql(self.server.dsn("tester"), f"DROP DATABASE {name} WITH (FORCE)", "SELECT 1")
             shutil.rmtree(made.folder, ignore_errors=True)
+
+
+_running: list[Torment] = []
 
 
 class Torment:
@@ -111,6 +116,7 @@ class Torment:
             stderr=self._output,
             start_new_session=True,
         )
+        _running.append(self)
 
     def events(self) -> str:
         return self._events.read_text("utf-8") if self._events.exists() else ""
@@ -140,6 +146,8 @@ class Torment:
 
     def kill(self) -> None:
         """SIGKILL to the whole group: LightRAG's child too."""
+        if self in _running:
+            _running.remove(self)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(20)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +50,41 @@ def table(rows: Sequence[tuple[Experiment, Found]]) -> str:
     return "\n".join(lines)
 
 
-def publish(path: Path, known: Sequence[Experiment], kept: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the report from all results that were kept."""
-    text = HEAD
+def keep(results: Path, report: Path, known: Sequence[Experiment], name: str, found: Found) -> None:
+    """Put one result beside those of other experiments, which may be running in other processes, and write the report anew."""
+    results.parent.mkdir(parents=True, exist_ok=True)
+    with _alone_in(results.parent):
+        kept = json.loads(results.read_text("utf-8")) if results.exists() else {}
+        kept[name] = found.as_dict()
+        _replace(results, json.dumps(kept, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
+        _replace(report, text(known, kept))
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """One process at a time; the lock ends with its holder."""
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
+
+
+def _replace(path: Path, content: str) -> None:
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(content, encoding="utf-8")
+    new.replace(path)
+
+
+def text(known: Sequence[Experiment], kept: Mapping[str, Mapping[str, Any]]) -> str:
+    """The report of all results that were kept."""
+    written = HEAD
     for experiment in known:
         if (found := kept.get(experiment.name)) is None:
             continue
-        text += (
+        written += (
             f"| {experiment.number} | {experiment.promise} | {found['runs']:,} | **{found['faults']}** | {figures_of(found)} "
             f"| {experiment.tried} | {found['date']}, `{found['command']}` ({found['seconds']:.0f} s) | {experiment.baseline} |\n"
         )
-    path.write_text(text, encoding="utf-8")
+    return written
