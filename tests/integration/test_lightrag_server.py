@@ -21,7 +21,7 @@ import pytest
 import hybridrag
 from hybridrag.model.selection import Selection
 from tests.conftest import DIM, Project, clean_environment
-from tests.support.ask_database import WIDE
+from tests.support.ask_database import asked_of_server
 from tests.support.model_server import SITE, ModelServer
 from tests.support.same_answers import differences
 
@@ -153,18 +153,7 @@ async def test_a_real_server_serves_the_migrated_database(project: Project, tmp_
         found = dict.fromkeys(MODES, 0)
         for question in questions:
             for mode in MODES:
-                body = {
-                    "query": question["text"],
-                    "mode": mode,
-                    "ll_keywords": [question["low"]],
-                    "hl_keywords": [question["high"]],
-                    "top_k": TOP_K,
-                    "chunk_top_k": TOP_K,
-                    "max_entity_tokens": WIDE,
-                    "max_relation_tokens": WIDE,
-                    "max_total_tokens": WIDE,
-                    "enable_rerank": False,
-                }
+                body = asked_of_server(question, mode, TOP_K)
                 data = call(f"{url}/query/data", body)["data"]
                 found[mode] += bool(data)
                 assert differences(mode, before[f"{mode}: {question['text']}"], data) == []

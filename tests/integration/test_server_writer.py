@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import DIM, Project, clean_environment, digests
-from tests.support.ask_database import WIDE
+from tests.support.ask_database import asked_of_server
 from tests.support.lightrag_server import SERVER, Served, make_served
 from tests.support.model_server import ModelServer
 from tests.support.same_answers import differences
@@ -44,18 +44,7 @@ def answers(served: Served) -> dict[str, Any]:
     found = {}
     for question in QUESTIONS[6:9]:
         for mode in ("naive", "local", "global"):
-            body = {
-                "query": question["text"],
-                "mode": mode,
-                "ll_keywords": [question["low"]],
-                "hl_keywords": [question["high"]],
-                "top_k": TOP_K,
-                "chunk_top_k": TOP_K,
-                "max_entity_tokens": WIDE,
-                "max_relation_tokens": WIDE,
-                "max_total_tokens": WIDE,
-                "enable_rerank": False,
-            }
+            body = asked_of_server(question, mode, TOP_K)
             found[f"{mode}: {question['text']}"] = served.call("/query/data", body)["data"]
     return found
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.conftest import DIM, Project
 from tests.support.make_database import document
@@ -24,18 +23,7 @@ pytest.importorskip("hybridrag.adapters.ingester", reason="needs the ingester of
 def fed(project: Project, tmp_path: Path) -> Iterator[Watched]:
     """The example, fed from a folder by LightRAG with a scripted model."""
     with ModelServer(DIM) as models:
-        made = make_watched(project, tmp_path / "control", small=False)
-        spec = project.folder / "hybridrag.yaml"
-        wanted = yaml.safe_load(spec.read_text("utf-8"))
-        wanted["models"] = {
-            "llm": {
-                "binding": "openai",
-                "model": "scripted",
-                "base_url": models.url,
-                "api_key": {"env": "MODEL_KEY"},
-            }
-        }
-        spec.write_text(yaml.safe_dump(wanted, sort_keys=False), encoding="utf-8")
+        made = make_watched(project, tmp_path / "control", models=models.url)
         yield made
         made.end()
 

@@ -9,8 +9,6 @@ import threading
 import time
 from collections.abc import Iterator
 
-import yaml
-
 from tests.conftest import DIM, EXAMPLE
 from tests.support.make_database import document
 from tests.support.model_server import ModelServer
@@ -27,18 +25,7 @@ APPLY = ("apply", "--auto-approve", "--allow", "replace_kept")
 def _fed(lab: Lab) -> Iterator[Watched]:
     """The example, fed by LightRAG itself with a scripted model."""
     with ModelServer(DIM) as models, lab.project(EXAMPLE / "archive", dim=DIM) as project:
-        watched = make_watched(project, lab.folder / f"control-{project.folder.name}", small=False)
-        spec = project.folder / "hybridrag.yaml"
-        wanted = yaml.safe_load(spec.read_text("utf-8"))
-        wanted["models"] = {
-            "llm": {
-                "binding": "openai",
-                "model": "scripted",
-                "base_url": models.url,
-                "api_key": {"env": "MODEL_KEY"},
-            }
-        }
-        spec.write_text(yaml.safe_dump(wanted, sort_keys=False), encoding="utf-8")
+        watched = make_watched(project, lab.folder / f"control-{project.folder.name}", models=models.url)
         try:
             yield watched
         finally:

@@ -23,6 +23,22 @@ WIDE = 1_000_000
 """A token budget that cuts nothing; lightrag-server accepts no wider one."""
 
 
+def asked_of_server(question: dict[str, str], mode: str, top_k: int) -> dict[str, Any]:
+    """The body of `/query/data` that asks the same as `answers` does."""
+    return {
+        "query": question["text"],
+        "mode": mode,
+        "ll_keywords": [question["low"]],
+        "hl_keywords": [question["high"]],
+        "top_k": top_k,
+        "chunk_top_k": top_k,
+        "max_entity_tokens": WIDE,
+        "max_relation_tokens": WIDE,
+        "max_total_tokens": WIDE,
+        "enable_rerank": False,
+    }
+
+
 def offline(*, model: bool) -> dict[str, Any]:
     """Constructor arguments; the embedding function stays the one that the spec names."""
     given = make_database.arguments(dim=96)

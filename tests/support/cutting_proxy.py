@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from .listening import listening
 
 
 @dataclass(slots=True)
@@ -62,23 +63,5 @@ def cutting_proxy(host: str, port: int, cutting: Cutting) -> Iterator[Cutting]:
         for writer in (to_client, to_server):
             writer.close()
 
-    loop = asyncio.new_event_loop()
-    listening = loop.run_until_complete(asyncio.start_server(serve, "127.0.0.1", 0))
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    cutting.port = listening.sockets[0].getsockname()[1]
-    try:
+    with listening(serve) as cutting.port:
         yield cutting
-    finally:
-
-        async def end() -> None:
-            listening.close()
-            others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
-
-        asyncio.run_coroutine_threadsafe(end(), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import ssl
 import struct
-import threading
 from collections.abc import Iterator
+
+from .listening import listening
 
 _SSL_REQUEST = struct.pack("!ll", 8, 80877103)
 
@@ -41,22 +42,5 @@ def tls_proxy(host: str, port: int, context: ssl.SSLContext) -> Iterator[int]:
             inner_reader, inner = await asyncio.open_connection(host, port)
             await asyncio.gather(_pipe(reader, inner), _pipe(inner_reader, secure))
 
-    loop = asyncio.new_event_loop()
-    server = loop.run_until_complete(asyncio.start_server(serve, "127.0.0.1", 0))
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-
-        async def end() -> None:
-            server.close()
-            others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
-
-        asyncio.run_coroutine_threadsafe(end(), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
+    with listening(serve) as port_here:
+        yield port_here

@@ -149,12 +149,16 @@ class Watched:
         return found
 
 
-def make_watched(project: Project, control: Path, *, small: bool = True) -> Watched:
-    """The project's database fed from `source`, and wanted where it is; by the small ingester, or LightRAG's."""
+def make_watched(project: Project, control: Path, *, models: str | None = None) -> Watched:
+    """The project's database fed from `source`, and wanted where it is.
+
+    By the small ingester; where `models` is the address of a scripted model, by LightRAG.
+    """
     control.mkdir(exist_ok=True)
     spec = project.folder / "hybridrag.yaml"
     wanted = yaml.safe_load(spec.read_text("utf-8"))
-    wanted["models"] = {"llm": {"binding": "openai", "model": "none"}}
+    known = {"base_url": models, "api_key": {"env": "MODEL_KEY"}} if models else {}
+    wanted["models"] = {"llm": {"binding": "openai", "model": "scripted", **known}}
     entry = wanted["databases"]["notes"]
     entry["writer"] = {"kind": "watcher", "interval": "300s", "timeout": 20}
     entry["source"] = {"path": "./source"}
@@ -162,7 +166,7 @@ def make_watched(project: Project, control: Path, *, small: bool = True) -> Watc
     spec.write_text(yaml.safe_dump(wanted, sort_keys=False), encoding="utf-8")
     source = project.folder / "source"
     source.mkdir(exist_ok=True)
-    return Watched(project, source, control, small)
+    return Watched(project, source, control, small=models is None)
 
 
 def until(true: Callable[[], Any], *, within: float = PATIENCE_S, why: Callable[[], str] = str) -> float:

@@ -8,8 +8,6 @@ import contextlib
 import dataclasses
 import json
 import logging
-import os
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from logging.handlers import RotatingFileHandler
@@ -20,7 +18,7 @@ from hybridrag.errors import BackendUnavailable, SpecInvalid
 from hybridrag.model.selection import Embedding, Selection
 from hybridrag.model.watching import Document, Fate, Models, Outcome
 
-from .lightrag_process import environment, task_for, without
+from .lightrag_process import environment, start, task_for, without
 
 _MODULE = "hybridrag.adapters.ingest_child"
 _START_S = 300.0
@@ -82,17 +80,11 @@ class LightRagIngester:
         # An empty working folder: LightRAG would take config.ini and .env from there, and writes its log into it.
         folder = self._open.enter_context(tempfile.TemporaryDirectory(prefix="hybridrag-"))
         tables = {"TIKTOKEN_CACHE_DIR": str((self._log.parent / "tiktoken").absolute())}
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
+        self._process = await start(
             _MODULE,
-            str(os.getpid()),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            cwd=folder,
-            env={**tables, **environment(self._environ)},
-            pass_fds=self._inherit,
+            folder,
+            {**tables, **environment(self._environ)},
+            inherit=self._inherit,
             limit=_LINE,
         )
         keeping = asyncio.ensure_future(self._keep_log(self._process))

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -22,6 +22,25 @@ TIMEOUT_S = 180.0
 PATIENCE = {"POSTGRES_CONNECTION_RETRIES": "3", "POSTGRES_CONNECTION_RETRY_BACKOFF": "0.5"}
 """A server that is down is an error after 2 s; LightRAG's own default is ten attempts in four minutes."""
 _MODULE = "hybridrag.adapters.lightrag_child"
+
+
+async def start(
+    module: str, folder: str, env: Mapping[str, str], *, inherit: Collection[int] = (), limit: int = 1 << 16
+) -> asyncio.subprocess.Process:
+    """A child that is given its work over pipes, and ends with us. `folder` should be empty: LightRAG looks into it."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        module,
+        str(os.getpid()),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=folder,
+        env=env,
+        pass_fds=inherit,
+        limit=limit,
+    )
 
 
 async def ask(
@@ -44,17 +63,7 @@ async def ask(
     task, secrets = task_for(selection, embedding, models, task=task_name, **more)
     # An empty working folder: LightRAG would take config.ini and .env from there, and writes its log into it.
     with tempfile.TemporaryDirectory(prefix="hybridrag-") as folder:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            _MODULE,
-            str(os.getpid()),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            cwd=folder,
-            env=environment(environ),
-        )
+        process = await start(_MODULE, folder, environment(environ))
         try:
             out, log = await asyncio.wait_for(process.communicate(json.dumps(task).encode()), TIMEOUT_S)
         except asyncio.TimeoutError:

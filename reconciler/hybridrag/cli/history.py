@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.markup import escape
 
 from .common import Settings, command_options
 
+if TYPE_CHECKING:
+    from hybridrag.journal import RunRecord
+
 
 def _when(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def _as_json(run: RunRecord, open_ended: str) -> dict[str, Any]:
+    return {
+        "run": run.id,
+        "who": run.who,
+        "started": run.started,
+        "finished": run.finished,
+        "outcome": run.outcome or open_ended,
+        "error": run.error,
+    }
 
 
 @click.command()
@@ -30,19 +45,7 @@ def history(settings: Settings, limit: int) -> None:
     found = runs_of(world, limit)
     open_ended = "running" if lease_of(world) is not None else "killed"
     if settings.json:
-        settings.print_json(
-            [
-                {
-                    "run": run.id,
-                    "who": run.who,
-                    "started": run.started,
-                    "finished": run.finished,
-                    "outcome": run.outcome or open_ended,
-                    "error": run.error,
-                }
-                for run in found
-            ]
-        )
+        settings.print_json([_as_json(run, open_ended) for run in found])
         return
     out = settings.out()
     for run in found:
@@ -75,12 +78,7 @@ def show(settings: Settings, run: str) -> None:
     if settings.json:
         settings.print_json(
             {
-                "run": record.id,
-                "who": record.who,
-                "started": record.started,
-                "finished": record.finished,
-                "outcome": record.outcome or open_ended,
-                "error": record.error,
+                **_as_json(record, open_ended),
                 "spec_digest": detail.spec_digest,
                 "observation_digest": detail.observation_digest,
                 "steps": [
