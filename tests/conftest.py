@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import hashlib
 import importlib.util
 import itertools
@@ -19,6 +21,7 @@ import hypothesis
 import pytest
 
 from tests.support.age_server import age_database, age_server  # noqa: F401  # fixtures
+from tests.support.command_server import CommandServer
 from tests.support.docker.fixtures import case, docker_engine  # noqa: F401  # fixtures
 from tests.support.milvus import milvus, vector_database  # noqa: F401  # fixtures
 
@@ -70,6 +73,8 @@ class Project:
 
     def run(self, *argv: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """`hybridrag …` in the project's folder, as a user would type it."""
+        if CommandServer.serves(variables):
+            return commands().run(argv, cwd=self.folder, env=clean_environment(**variables), timeout=300)
         return subprocess.run(
             [sys.executable, "-m", "hybridrag", *argv],
             cwd=self.folder,
@@ -88,6 +93,14 @@ class Project:
             f"hybridrag {' '.join(argv)} -> {done.returncode}\n{done.stdout}\n{done.stderr}"
         )
         return done.stdout
+
+
+@functools.cache
+def commands() -> CommandServer:
+    """This worker's; it ends with it."""
+    server = CommandServer()
+    atexit.register(server.close)
+    return server
 
 
 def clean_environment(**more: str) -> dict[str, str]:

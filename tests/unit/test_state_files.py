@@ -8,6 +8,8 @@ import os
 import random
 import sqlite3
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -297,3 +299,15 @@ def test_a_journal_that_is_no_file_is_refused_and_left_as_it_is(tmp_path: Path) 
     with pytest.raises(BackendUnavailable, match="not a regular file"):
         Journal(path)
     assert path.stat().st_mode == mode
+
+
+def test_opened_twice_by_one_process_it_keeps_its_locks(tmp_path: Path) -> None:
+    """Whoever closes it elsewhere must not take itself for the last one: what is written afterwards would be lost."""
+    path = tmp_path / "journal.db"
+    with Journal(path) as journal:
+        Journal(path).close()
+        elsewhere = f"from hybridrag.journal import Journal; from pathlib import Path; Journal(Path({str(path)!r})).close()"
+        subprocess.run([sys.executable, "-c", elsewhere], check=True)
+        journal.open_pause("notes", "run", None)
+        assert open_pauses(path) == ["notes"]
+    assert open_pauses(path) == ["notes"]

@@ -47,15 +47,7 @@ class StateFile:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Before SQLite makes it with the mode that is usual here; its side files take the mode of the file.
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
-            try:
-                self._opened = os.fstat(descriptor)
-                if not stat.S_ISREG(self._opened.st_mode):
-                    raise OSError(errno.EINVAL, "it is not a regular file")
-                os.fchmod(descriptor, 0o600)
-            finally:
-                os.close(descriptor)
+            self._opened = _made(path)
         except OSError as error:
             raise BackendUnavailable(
                 f'the {self.TITLE} "{path}" cannot be opened for writing: {error.strerror or error}',
@@ -188,6 +180,22 @@ class StateFile:
 
     def close(self) -> None:
         self._db.close()
+
+
+def _made(path: Path) -> os.stat_result:
+    """The file, with mode 0600 from its first moment; SQLite's side files take the mode of the file.
+
+    One that is there is never opened here: closing it again would drop every lock that this process has on it, and
+    somebody else would take SQLite's log away below us.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    if stat.S_IMODE(found.st_mode) != 0o600:
+        path.chmod(0o600)
+    return found
 
 
 def unwritable(title: str, path: Path, error: Exception) -> BackendUnavailable:
