@@ -114,7 +114,7 @@ EXPERIMENTS = (
         "next transaction number",
         baseline="tools whose dry run wrote: Compose `up --dry-run`, Argo CD's server-side dry run, LightRAG's own graph migration tool",
         runs=360,
-        short=12,
+        short=6,
         run=_run,
     ),
 )

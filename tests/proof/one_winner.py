@@ -112,7 +112,7 @@ EXPERIMENTS = (
         "the world moved or that nothing is left; the target holds everything once",
         baseline="the most duplicated request in Terraform's tracker is a lock that has to be removed by hand",
         runs=50,
-        short=2,
+        short=1,
         run=_run,
     ),
     Experiment(
