@@ -97,6 +97,7 @@ class Lab:
 
 
 _running: list[Torment] = []
+_started = itertools.count()
 
 
 class Torment:
@@ -113,9 +114,10 @@ class Torment:
         through: Sequence[str] = (),
     ) -> None:
         self.project = project
-        self._events = project.folder / "events.jsonl"
-        self._events.unlink(missing_ok=True)
-        self._output = (project.folder / "output.txt").open("ab")
+        number = next(_started)
+        self._events = project.folder / f"events-{number}.jsonl"
+        self._said = project.folder / f"output-{number}.txt"
+        self._output = self._said.open("wb")
         self.process = subprocess.Popen(
             [*through, sys.executable, "-m", "hybridrag", *argv, "--events", str(self._events)],
             cwd=project.folder,
@@ -131,7 +133,8 @@ class Torment:
         return self._events.read_text("utf-8") if self._events.exists() else ""
 
     def said(self) -> str:
-        return (self.project.folder / "output.txt").read_text("utf-8")[-2000:]
+        """Its own last words."""
+        return self._said.read_text("utf-8")[-2000:]
 
     def until(self, words: str, seconds: float = 60) -> bool:
         """Wait until an event holds these words; False when the process ended without."""
