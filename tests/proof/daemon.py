@@ -143,6 +143,6 @@ EXPERIMENTS = (
         runs=10,
         short=0,
         run=_restarts,
-        not_in_ci="it runs LightRAG for minutes; tests/integration/test_watch_lightrag loses its server too",
+        not_in_ci="it runs LightRAG for minutes; tests/integration/test_watch waits for a server that is down",
     ),
 )

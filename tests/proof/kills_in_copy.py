@@ -136,7 +136,7 @@ EXPERIMENTS = (
         tried="the same the other way round: every published file holds the records of an uninterrupted run, byte for byte",
         baseline=_BASELINE,
         runs=1000,
-        short=2,
+        short=1,
         run=_to_files,
     ),
 )

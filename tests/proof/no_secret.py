@@ -125,7 +125,8 @@ def _run(lab: Lab, trial: Trial) -> None:
                 _wrong_secrets(searched, secrets, canaries)
                 searched.files()
                 _in_the_spec(searched, canaries)
-                _in_a_container(trial, searched, canaries)
+                if trial.done % 2 == 1:  # tests/integration/test_docker does it in CI
+                    _in_a_container(trial, searched, canaries)
             searched.files()
             shutil.rmtree(secrets)
         trial.done += 1
@@ -146,7 +147,7 @@ def _until_it_serves(trial: Trial, searched: Searched, secrets: Path) -> None:
     spec["databases"]["notes"]["writer"] = {"kind": "none"}
     (project.folder / "hybridrag.yaml").write_text(yaml.safe_dump(spec, sort_keys=False), "utf-8")
     run("apply", "saved.plan", "--debug")
-    for fault in trial.rng.sample(FAULTS, 3):
+    for fault in trial.rng.sample(FAULTS, 2):
         broken = {"BROKEN": fault, "PYTHONPATH": f"{secrets}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
         said = run(*apply, **broken)
         trial.check("error:" in said, f"nothing broke by {fault}: {said[-300:]}")
@@ -256,7 +257,7 @@ EXPERIMENTS = (
         tried="passwords with every special character as password, connection string, keys of models and of a lightrag-server (by file, "
         "command and variable); everything is run with --debug: successes, kills, failing disks, libraries that fail and tell their "
         "arguments, wrong and malformed secrets, a server that tells the key back; output, `history` and `show`, plan, state, events and "
-        "temporary files are searched, argument lists and environments of all processes, `docker inspect`, `logs` and `top`; the "
+        "temporary files are searched, argument lists and environments of all processes, every second time `docker inspect`, `logs` and `top` of a server made in a container; the "
         "plan and all of the state but the registry of places are for their user alone (0600). A variable of the user's stays in his `.env` and in the environment of what he starts, and "
         "`render --with-secrets` prints what it is asked for",
         baseline="Terraform's plan file: password in clear, mode 0644",

@@ -185,7 +185,7 @@ EXPERIMENTS = (
         "with no change it is carried out",
         baseline="Terraform compares only lineage and serial of its own state",
         runs=105,
-        short=3,
+        short=2,
         run=_run,
     ),
 )
