@@ -114,8 +114,11 @@ def test_what_lightrag_says_in_its_process_is_told_without_the_secret(out: bytes
     assert "***" in str(error)
 
 
-def test_an_error_of_a_server_or_a_library_loses_the_secret_on_its_way(tmp_path: Path) -> None:
+def test_an_error_of_a_server_or_a_library_loses_the_secret_on_its_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A pooler that quotes the connection string, and what --debug shows of a call's arguments."""
+    monkeypatch.setattr("hybridrag.model.secret._resolved", set())  # those of other tests
     told = secrets(tmp_path, PW=VALUE).resolve(SecretRef(env="PW"), used_by="backends.pg.password")
     endpoint = Endpoint(
         name="pg", hosts=(("db", 5432),), user="u", database="d", tls=TlsSpec(), password=lambda: told
