@@ -169,7 +169,7 @@ EXPERIMENTS = (
         "documented, every file of the user as it was; with the good file again apply ends and the plan is empty",
         baseline="—",
         runs=1000,
-        short=11,
+        short=2,
         run=_run,
     ),
 )

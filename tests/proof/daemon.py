@@ -116,8 +116,9 @@ EXPERIMENTS = (
         "before and one during each move; at the end every document is there, processed, once",
         baseline="LightRAG: moving data between storages is not supported",
         runs=100,
-        short=2,
+        short=0,
         run=_moves,
+        not_in_ci="it runs LightRAG for minutes; tests/integration/test_watch_lightrag does a few moves",
     ),
     Experiment(
         number=14,
@@ -127,7 +128,8 @@ EXPERIMENTS = (
         "there, processed, once, and every chunk has its vector",
         baseline="—",
         runs=10,
-        short=2,
+        short=0,
         run=_restarts,
+        not_in_ci="it runs LightRAG for minutes; tests/integration/test_watch waits for a server that is down",
     ),
 )

@@ -15,7 +15,10 @@ from .lab import Lab
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
-    """One promise and how it is tried. `runs` at full length, `short` in CI; `baseline` is what others measured or admit."""
+    """One promise and how it is tried. `runs` at full length, `short` in CI; `baseline` is what others measured or admit.
+
+    `not_in_ci` says why an experiment is left out there; `short` is 0 then.
+    """
 
     number: int
     name: str
@@ -25,6 +28,7 @@ class Experiment:
     runs: int
     short: int
     run: Callable[[Lab, Trial], None]
+    not_in_ci: str = ""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -122,7 +122,7 @@ EXPERIMENTS = (
         "`status` answers, the next apply ends with the target and the source of an undisturbed run",
         baseline="—",
         runs=240,
-        short=4,
+        short=2,
         run=_failpoints,
     ),
     Experiment(

@@ -126,7 +126,7 @@ EXPERIMENTS = (
         "row of every table, every index and the ledger equal those of an uninterrupted run; at each kill rows equal the checkpoint",
         baseline=_BASELINE,
         runs=1000,
-        short=15,
+        short=4,
         run=_to_postgres,
     ),
     Experiment(
@@ -135,8 +135,8 @@ EXPERIMENTS = (
         promise="a kill never loses or doubles a record (Postgres to JSON)",
         tried="the same the other way round: every published file holds the records of an uninterrupted run, byte for byte",
         baseline=_BASELINE,
-        runs=200,
-        short=6,
+        runs=1000,
+        short=1,
         run=_to_files,
     ),
 )

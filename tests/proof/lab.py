@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -97,18 +97,29 @@ class Lab:
 
 
 _running: list[Torment] = []
+_started = itertools.count()
 
 
 class Torment:
-    """One `hybridrag` command in a process group of its own, to be killed, stopped or waited for."""
+    """One `hybridrag` command in a process group of its own, to be killed, stopped or waited for.
 
-    def __init__(self, project: Project, *argv: str, variables: Mapping[str, str] | None = None) -> None:
+    `through` is a program that starts it, with its arguments.
+    """
+
+    def __init__(
+        self,
+        project: Project,
+        *argv: str,
+        variables: Mapping[str, str] | None = None,
+        through: Sequence[str] = (),
+    ) -> None:
         self.project = project
-        self._events = project.folder / "events.jsonl"
-        self._events.unlink(missing_ok=True)
-        self._output = (project.folder / "output.txt").open("ab")
+        number = next(_started)
+        self._events = project.folder / f"events-{number}.jsonl"
+        self._said = project.folder / f"output-{number}.txt"
+        self._output = self._said.open("wb")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "hybridrag", *argv, "--events", str(self._events)],
+            [*through, sys.executable, "-m", "hybridrag", *argv, "--events", str(self._events)],
             cwd=project.folder,
             env=clean_environment(**(variables or {})),
             stdin=subprocess.DEVNULL,
@@ -122,11 +133,20 @@ class Torment:
         return self._events.read_text("utf-8") if self._events.exists() else ""
 
     def said(self) -> str:
-        return (self.project.folder / "output.txt").read_text("utf-8")[-2000:]
+        """Its own last words."""
+        return self._said.read_text("utf-8")[-2000:]
 
     def until(self, words: str, seconds: float = 60) -> bool:
         """Wait until an event holds these words; False when the process ended without."""
         return self._wait(lambda: words in self.events(), seconds)
+
+    def until_stopped(self, seconds: float = 60) -> bool:
+        """Wait until it has stopped itself (SIGSTOP); False when the process ended without."""
+        stat = Path(f"/proc/{self.process.pid}/stat")
+        return self._wait(lambda: stat.read_text("utf-8").rpartition(")")[2].split()[0] == "T", seconds)
+
+    def wake(self) -> None:
+        os.killpg(self.process.pid, signal.SIGCONT)
 
     def _wait(self, true: Callable[[], bool], seconds: float) -> bool:
         end = time.monotonic() + seconds

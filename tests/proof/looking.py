@@ -40,6 +40,10 @@ LOOKS = (
     ("migrate", "notes", "--to", "files", "--dry-run"),
     ("retire", "notes", "--dry-run"),
     ("query", "notes", "lighthouse", "--context-only"),
+    ("history",),
+    ("history", "--json"),
+    ("unlock",),
+    ("unlock", "--json"),
 )
 CODES = range(10)
 """Every one that is documented: in some states there is nothing to verify, or to go back to."""
@@ -109,8 +113,8 @@ EXPERIMENTS = (
         "looks at content, times and inodes of every file (home and temporary folder too), the server's counters of rows and its "
         "next transaction number",
         baseline="tools whose dry run wrote: Compose `up --dry-run`, Argo CD's server-side dry run, LightRAG's own graph migration tool",
-        runs=312,
-        short=12,
+        runs=360,
+        short=6,
         run=_run,
     ),
 )

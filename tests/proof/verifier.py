@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
 from typing import Any
 
-from tests.conftest import Project
+from tests.conftest import Project, clean_environment
 from tests.support.target import run_sql
 
 from .experiment import Experiment, Trial
 from .lab import Lab
 
-_TEXTS = "('text', 'character varying', 'jsonb', 'ARRAY')"
+COST_MB = (20, 200)
+"""Two sizes of database: the memory of verifying must be the same for both."""
 
 
 def _run(lab: Lab, trial: Trial) -> None:
@@ -117,6 +124,49 @@ def _mutation(trial: Trial, dsn: str, table: str) -> tuple[str, str]:
     return "value", f"UPDATE {table} SET {column} = coalesce({column}, '') || 'x' WHERE ctid = '{one}'"
 
 
+def _cost(lab: Lab, trial: Trial) -> None:
+    """Each size once in a run; the smaller only where somebody asked for one run."""
+    sizes = COST_MB if trial.runs > 1 else COST_MB[:1]
+    peaks: dict[int, list[float]] = {mb: [] for mb in sizes}
+    rates: list[float] = []
+    for mb in sizes:
+        with lab.project(lab.database_of(mb)) as project:
+            project.ok("apply", "--auto-approve")
+            for _ in range(max(1, trial.runs // len(sizes))):
+                began = time.monotonic()
+                code, peak, said = _measured(project, "verify", "notes", "--json")
+                seconds = time.monotonic() - began
+                if trial.check(code == 0, f"{mb} MB: ended with {code}: {said}"):
+                    records = json.loads(said)["records"]
+                    rates.append(seconds / records * 1e6)
+                    trial.figures[f"records in {mb} MB"] = records
+                peaks[mb].append(peak)
+                trial.done += 1
+        trial.figures[f"peak memory for {mb} MB, MB"] = round(max(peaks[mb]))
+    if rates:
+        trial.figures["seconds per million records"] = statistics.median(
+            rates[-max(1, trial.runs // len(sizes)) :]
+        )
+    first, last = (max(peaks[mb]) for mb in (sizes[0], sizes[-1]))
+    trial.check(last < first * 1.3, f"memory grows with the data: {peaks}")
+
+
+def _measured(project: Project, *argv: str) -> tuple[int, float, str]:
+    """(exit code, peak memory in MB, stdout) of one command alone."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hybridrag", *argv],
+        cwd=project.folder,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    said = process.stdout.read()
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, used.ru_maxrss / 1024, said
+
+
 EXPERIMENTS: tuple[Any, ...] = (
     Experiment(
         number=3,
@@ -126,7 +176,19 @@ EXPERIMENTS: tuple[Any, ...] = (
         "rows swapping a value), then `hybridrag verify`; every twentieth time with nothing changed",
         baseline="an embedded database's verifier that needs 10 GB and 500 MB per million documents, and cannot resume",
         runs=300,
-        short=12,
+        short=4,
         run=_run,
+    ),
+    Experiment(
+        number=3,
+        name="verifier-cost",
+        promise="verification costs seconds, and memory that does not grow with the data",
+        tried=f"`hybridrag verify` of a database of {COST_MB[0]} and one of {COST_MB[1]} MB after their copy, JSON files against Postgres, "
+        "alone on the machine: wall time of the larger, peak memory (RSS) of both",
+        baseline="an embedded database's verifier that needs 10 GB and 500 MB per million documents, and cannot resume",
+        runs=6,
+        short=0,
+        run=_cost,
+        not_in_ci="seconds and memory are those of a machine that does nothing else; tests/contract/test_verification has its verdicts",
     ),
 )

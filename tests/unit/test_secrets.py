@@ -9,13 +9,18 @@ import pickle
 import sys
 import traceback
 from pathlib import Path
+from urllib.parse import quote
 
+import asyncpg
 import pytest
 
 from hybridrag.adapters.lightrag_process import _answer
 from hybridrag.adapters.secrets import Secrets
+from hybridrag.backends.postgres.endpoint import Endpoint
+from hybridrag.backends.postgres.failures import explain
+from hybridrag.backends.postgres.spec import TlsSpec
 from hybridrag.errors import BackendUnavailable, HybridragError, SpecInvalid
-from hybridrag.model.secret import Secret, SecretRef
+from hybridrag.model.secret import Secret, SecretRef, without_resolved
 
 VALUE = "p@ss wörd'\"\\ 1"
 
@@ -107,3 +112,17 @@ def test_what_lightrag_says_in_its_process_is_told_without_the_secret(out: bytes
     error: HybridragError = caught.value
     assert VALUE not in str(error)
     assert "***" in str(error)
+
+
+def test_an_error_of_a_server_or_a_library_loses_the_secret_on_its_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pooler that quotes the connection string, and what --debug shows of a call's arguments."""
+    monkeypatch.setattr("hybridrag.model.secret._resolved", set())  # those of other tests
+    told = secrets(tmp_path, PW=VALUE).resolve(SecretRef(env="PW"), used_by="backends.pg.password")
+    endpoint = Endpoint(
+        name="pg", hosts=(("db", 5432),), user="u", database="d", tls=TlsSpec(), password=lambda: told
+    )
+    said = explain(asyncpg.PostgresError(f"postgresql://u:{quote(VALUE, safe='')}@db is no use"), endpoint)
+    assert "answered: postgresql://u:***@db is no use" in said.what
+    assert without_resolved(repr({"password": VALUE})) == "{'password': '***'}"

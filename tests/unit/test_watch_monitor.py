@@ -121,8 +121,10 @@ def test_slowness_of_a_server_is_not_ours_to_warn_about(state: WatchState) -> No
     assert len(state.rates()) == 1
 
 
-def test_the_log_is_json_rotates_and_keeps_errors_without_their_text(tmp_path: Path) -> None:
-    """Own files, one object a line; of an unexpected error the kind and the place."""
+def test_the_log_is_json_rotates_and_keeps_errors_without_their_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Own files, one object a line; of an unexpected error the kind and the place, on the terminal too."""
     path = tmp_path / "watch" / "notes.log"
     with logging_to(path, "notes", terminal=False) as log:
         log.info('"%s" is in', "é.md", extra={"event": "ingested", "document": "é.md"})
@@ -138,7 +140,7 @@ def test_the_log_is_json_rotates_and_keeps_errors_without_their_text(tmp_path: P
         "notes.log", "notes.log.1", "notes.log.2", "notes.log.3", "notes.log.4",
     ]  # fmt: skip
     assert path.stat().st_mode & 0o777 == 0o600
-    with logging_to(path, "notes", terminal=False) as log:
+    with logging_to(path, "notes", terminal=True) as log:
         log.info('"%s" is in', "é.md", extra={"event": "ingested", "document": "é.md"})
         try:
             raise ValueError("a secret")
@@ -148,3 +150,7 @@ def test_the_log_is_json_rotates_and_keeps_errors_without_their_text(tmp_path: P
     assert (first["level"], first["event"], first["message"]) == ("info", "ingested", '"é.md" is in')
     assert second["error"] == "ValueError"
     assert "a secret" not in path.read_text("utf-8")
+    shown = capsys.readouterr().err
+    assert "ERROR   unexpected" in shown
+    assert "ValueError at test_watch_monitor.py:" in shown
+    assert "a secret" not in shown

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from hybridrag.errors import BackendUnavailable, SpecInvalid
+from hybridrag.model.secret import without
 from hybridrag.model.selection import Embedding, Selection
 from hybridrag.model.watching import Document, Fate, Models, Outcome
 
-from .lightrag_process import environment, start, task_for, without
+from .lightrag_process import environment, start, task_for
 
 _MODULE = "hybridrag.adapters.ingest_child"
 _START_S = 300.0

@@ -9,9 +9,9 @@ import sys
 import tempfile
 from collections.abc import Collection, Mapping
 from typing import Any
-from urllib.parse import quote
 
 from hybridrag.errors import BackendUnavailable, SpecInvalid
+from hybridrag.model.secret import without
 from hybridrag.model.selection import Embedding, Selection
 from hybridrag.model.watching import Models
 
@@ -125,15 +125,6 @@ def _answer(task: str, out: bytes, log: bytes, secrets: list[str]) -> dict[str, 
         )
     result: dict[str, Any] = answer["ok"]
     return result
-
-
-def without(text: str, secrets: list[str]) -> str:
-    """The text with every secret starred, also as a repr, as JSON or as part of an address spells it."""
-    for secret in secrets:
-        forms = {secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], quote(secret, safe="")}
-        for form in sorted(forms, key=len, reverse=True):
-            text = text.replace(form, "***")
-    return text
 
 
 class LightRagSchema:

@@ -164,7 +164,10 @@ def unexpected(error: Exception) -> HybridragError:
 def fail(settings: Settings, error: HybridragError) -> None:
     """Report an error on stderr and leave with its exit code."""
     if settings.debug:
-        traceback.print_exception(error, file=sys.stderr)
+        from hybridrag.model.secret import without_resolved
+
+        # A library's own error may hold the arguments of its call.
+        sys.stderr.write(without_resolved("".join(traceback.format_exception(error))))
     if settings.json:
         click.echo(json.dumps({"error": error.as_dict()}, ensure_ascii=False), err=True)
     else:

@@ -6,8 +6,11 @@ time. No other room may resolve one.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import quote
 
 from pydantic import Field, model_validator
 
@@ -40,6 +43,11 @@ class SecretRef(Strict):
         return f"file {self.file}" if self.file is not None else "command"
 
 
+_TELLING = 4
+"""Characters; those of a shorter one are part of every text."""
+_resolved: set[str] = set()
+
+
 class Secret:
     """A resolved secret. Printing, formatting or pickling it never shows the value."""
 
@@ -47,6 +55,8 @@ class Secret:
 
     def __init__(self, value: str) -> None:
         self._value = value
+        if len(value) >= _TELLING:
+            _resolved.add(value)
 
     def reveal(self) -> str:
         """The value itself; call this only in the line that hands it to a client."""
@@ -59,6 +69,20 @@ class Secret:
 
     def __reduce__(self) -> str | tuple[object, ...]:
         raise TypeError("a Secret cannot be pickled")
+
+
+def without(text: str, secrets: Iterable[str]) -> str:
+    """The text with every secret starred, also as a repr, as JSON or as part of an address spells it."""
+    for secret in secrets:
+        forms = {secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], quote(secret, safe="")}
+        for form in sorted(forms, key=len, reverse=True):
+            text = text.replace(form, "***")
+    return text
+
+
+def without_resolved(text: str) -> str:
+    """The same with every secret that this process resolved, the longest first: a connection string holds its password."""
+    return without(text, sorted(_resolved, key=len, reverse=True))
 
 
 class SecretResolver(Protocol):

@@ -178,6 +178,9 @@ def refuse_if_stale(file: PlanFile, spec_digest: str, observation: Observation) 
         )
 
 
+_CAUSES = (".reachable", ".problem", ".damaged")
+
+
 def _what_moved(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     from deepdiff import DeepDiff  # slow to import, and needed only here
 
@@ -188,8 +191,10 @@ def _what_moved(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
         for item in difference[kind]:
             path = ".".join(str(part) for part in item.path(output_format="list"))
             old, new = (_shown(value) for value in (item.t1, item.t2))
-            lines.append(f"{path}: {old} → {new}")
-    return sorted(lines)
+            if old != new:  # a fact that is None, and one that is not there
+                lines.append(f"{path}: {old} → {new}")
+    # Only some are shown: what the others follow from comes first.
+    return sorted(lines, key=lambda line: (not line.partition(": ")[0].endswith(_CAUSES), line))
 
 
 def _shown(value: Any) -> str:

@@ -38,13 +38,19 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info and record.exc_info[0]:
             # The kind and the place only: the text of an error that is not ours may hold data.
-            line["error"] = record.exc_info[0].__name__
-            line["at"] = _place(record.exc_info[2])
+            line |= {"error": record.exc_info[0].__name__, "at": _place(record.exc_info[2])}
         return json.dumps(line, ensure_ascii=False, default=str)
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         moment = datetime.fromtimestamp(record.created, timezone.utc)
         return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class ShortLines(logging.Formatter):
+    """For a terminal; of an error the kind and the place, as in the file."""
+
+    def formatException(self, ei: Any) -> str:
+        return f"  {ei[0].__name__ if ei[0] else 'error'} at {_place(ei[2])}"
 
 
 def _place(trace: Any) -> str:
@@ -73,7 +79,7 @@ def logging_to(path: Path, database: str, *, terminal: bool) -> Iterator[logging
     handlers: list[logging.Handler] = [rotating]
     if terminal:
         shown = logging.StreamHandler(sys.stderr)
-        shown.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+        shown.setFormatter(ShortLines("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
         handlers.append(shown)
     for handler in handlers:
         log.addHandler(handler)

@@ -12,6 +12,7 @@ import ssl
 import asyncpg
 
 from hybridrag.errors import BackendUnavailable
+from hybridrag.model.secret import without_resolved
 
 from .endpoint import Endpoint, written
 
@@ -70,6 +71,11 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, _LOST)
 
 
+def _said(error: BaseException) -> str:
+    """The error's own text; a pooler's may quote the connection string."""
+    return without_resolved(str(error))
+
+
 class NoSuchDatabase(BackendUnavailable):
     """The server answers, and has no database of that name."""
 
@@ -116,7 +122,7 @@ def _at_the_door(error: BaseException, endpoint: Endpoint, who: str) -> tuple[st
                 f"{'' if endpoint.local else '<this machine> '}scram-sha-256; then SELECT pg_reload_conf()",
             )
         return (
-            f'{who} refuses user "{user}": {said}',
+            f'{who} refuses user "{user}": {_said(error)}',
             f"correct {endpoint.key('user')}, then run hybridrag plan",
         )
     if isinstance(error, asyncpg.InvalidCatalogNameError):
@@ -151,15 +157,15 @@ def _of_a_statement(error: BaseException, endpoint: Endpoint, who: str) -> tuple
     user, database = endpoint.user, endpoint.database
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
         return (
-            f'user "{user}" lacks a right on {who}: {error}',
+            f'user "{user}" lacks a right on {who}: {_said(error)}',
             f'as an administrator: GRANT ALL ON DATABASE "{database}" TO "{user}"; '
             f'GRANT ALL ON SCHEMA public TO "{user}"',
         )
     if isinstance(error, asyncpg.DiskFullError):
-        return f"{who} has no space left: {error}", "free disk space, then run hybridrag apply"
+        return f"{who} has no space left: {_said(error)}", "free disk space, then run hybridrag apply"
     if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
         return (
-            f"{who} takes no writes: {error}",
+            f"{who} takes no writes: {_said(error)}",
             "see whether it is a standby, or ran full (default_transaction_read_only); then run hybridrag plan",
         )
     if is_lost(error):
@@ -168,7 +174,7 @@ def _of_a_statement(error: BaseException, endpoint: Endpoint, who: str) -> tuple
             "see its log and that it runs (hybridrag status); then hybridrag apply goes on from the checkpoint",
         )
     if isinstance(error, asyncpg.PostgresError):
-        return f"{who} answered: {error}", "see the server's log, then run hybridrag plan"
+        return f"{who} answered: {_said(error)}", "see the server's log, then run hybridrag plan"
     return None
 
 
@@ -183,7 +189,7 @@ def _of_the_network(error: BaseException, endpoint: Endpoint, who: str) -> tuple
         )
     if isinstance(error, ssl.SSLError):
         return (
-            f"{who}: TLS failed: {error.reason or error}",
+            f"{who}: TLS failed: {error.reason or _said(error)}",
             f"check backends.{endpoint.name}.tls in the spec",
         )
     if _REFUSED_TLS in str(error):
@@ -210,7 +216,7 @@ def _of_the_network(error: BaseException, endpoint: Endpoint, who: str) -> tuple
         # asyncio's own text repeats the address.
         reason = os.strerror(error.errno or errno.ECONNREFUSED).lower()
     else:
-        reason = re.sub(r"\s+", " ", str(error)) or type(error).__name__
+        reason = re.sub(r"\s+", " ", _said(error)) or type(error).__name__
     return f"{who} cannot be reached: {reason}", hint
 
 

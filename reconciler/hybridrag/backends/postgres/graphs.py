@@ -18,7 +18,7 @@ from .catalog import Physical, expressions
 from .client import while_open
 from .copy_binary import Decoder, Encoder
 from .rows import Shape
-from .tables import TABLES, table_name
+from .tables import GRAPH_NAMESPACE, TABLES, table_name
 
 STREAMS = streams_of({Slot.GRAPH})
 Rows = list[list["bytes | None"]]
@@ -97,6 +97,8 @@ class TableGraph:
 
     storage = "PGTableGraphStorage"
     mine = "workspace = $1"
+    _read = f"{mine} AND namespace = '{GRAPH_NAMESPACE}'"
+    """What LightRAG sees of it: a row under another namespace is not there for it, and so not for us."""
 
     def owner(self, workspace: str) -> str:
         return workspace
@@ -116,7 +118,8 @@ class TableGraph:
     def query(self, namespace: str, workspace: str, present: Physical, skip: int) -> str:
         table = TABLES[namespace]
         selected = ", ".join(expressions(table, self.decoder(namespace).select, present))
-        return f"SELECT {selected} FROM {table.name} WHERE workspace = $1 OFFSET {int(skip)}"
+        condition = self._read if "namespace" in present.columns else self.mine
+        return f"SELECT {selected} FROM {table.name} WHERE {condition} OFFSET {int(skip)}"
 
     async def load(
         self, opened: asyncpg.Connection, namespace: str, workspace: str, data: bytes, records: int
@@ -150,13 +153,13 @@ class TableGraph:
     ) -> tuple[str, tuple[list[str], ...]]:
         condition, chosen = _chosen(namespace, keys)
         columns = ", ".join(self.decoder(namespace).select)
-        return f"SELECT {columns} FROM {TABLES[namespace].name} WHERE workspace = $1 AND {condition}", chosen
+        return f"SELECT {columns} FROM {TABLES[namespace].name} WHERE {self._read} AND {condition}", chosen
 
     async def keys(
         self, opened: asyncpg.Connection, namespace: str, workspace: str, at_once: int
     ) -> AsyncIterator[str]:
         key = f"src_id || '{EDGE_SEPARATOR}' || tgt_id" if namespace == "edges" else "id"
-        query = f"SELECT {key} FROM {TABLES[namespace].name} WHERE workspace = $1"
+        query = f"SELECT {key} FROM {TABLES[namespace].name} WHERE {self._read}"
         async for row in opened.cursor(query, workspace, prefetch=at_once):
             yield row[0]
 
