@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 
@@ -30,6 +31,19 @@ POINTS = (
 """Where a holder dies or falls asleep: not inside of the registry's replacement, where nobody can pass it."""
 
 
+def _switched(project: Project) -> int:
+    """How many runs came to switch the database."""
+    found = [
+        json.loads(project.ok("show", run["run"], "--json"))
+        for run in json.loads(project.ok("history", "--json"))
+    ]
+    return sum(
+        {"step": "switch.notes", "outcome": "done"}.items() <= step.items()
+        for run in found
+        for step in run["steps"]
+    )
+
+
 def _run(lab: Lab, trial: Trial) -> None:
     data = lab.database_of(1)
     while trial.done < trial.runs:
@@ -51,7 +65,9 @@ def _run(lab: Lab, trial: Trial) -> None:
             )
             done = project.ok("verify", "notes")
             trial.check(EQUAL in done, done)
-            trial.count("winners", 1)
+            switched = _switched(project)
+            trial.check(switched == 1, f"{switched} runs switched")
+            trial.count("winners", switched)
             trial.count("told that the lease is held", codes.count(9))
         trial.done += 1
 
