@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,15 @@ from tests.support.docker.case import Case
 from tests.support.target import run_sql
 from tests.support.tls_proxy import tls_proxy
 
+LOOKED = {
+    *(
+        "container exec_create",
+        "container exec_start",
+        "container exec_die",
+        "container health_status",
+    ),  # its own health check
+    *("volume mount", "volume unmount", "container archive-path"),  # reading a file of it
+}
 PASSWORD = "pr0d cAn4ry @:/?#%'"
 
 
@@ -74,12 +85,35 @@ def test_prod_over_checked_tls(example: Project, server: Server, production: str
         assert path.is_dir() or b"cAn4ry" not in path.read_bytes()
 
 
+@contextlib.contextmanager
+def engine_says(case: Case) -> Iterator[list[str]]:
+    """What the engine did to this container, its volume, or any image, while the block ran; filled at its end."""
+    found: list[str] = []
+    since = time.time()
+    yield found
+    told = case.docker(
+        *("events", "--since", f"{since:.3f}", "--until", f"{time.time():.3f}", "--format", "{{json .}}")
+    )
+    for line in told.splitlines():
+        event = json.loads(line)
+        what = f"{event['Type']} {event['Action'].partition(':')[0]}"
+        if what not in LOOKED and (event["Type"] == "image" or case.name in line):
+            found.append(what)
+
+
 def test_dev_in_a_container(example: Project, case: Case) -> None:
     """Created from nothing, nothing to do the second time; its state is apart from prod's."""
     overlay = example.folder / "hybridrag.dev.yaml"
     overlay.write_text(overlay.read_text("utf-8").replace("hybridrag-dev-notes", case.name), encoding="utf-8")
     files = ("-f", "hybridrag.yaml", "-f", "hybridrag.dev.yaml")
-    assert f'create and start the Postgres container "{case.name}"' in example.ok("plan", *files)
+    with engine_says(case) as nothing:
+        assert f'create and start the Postgres container "{case.name}"' in example.ok("plan", *files)
+        example.ok("status", *files)
+    assert nothing == []
     assert "0 missing, 0 extra, 0 different" in example.ok("apply", "--env", "dev", "--auto-approve")
     assert "No changes" in example.ok("apply", *files, "--auto-approve")
+    with engine_says(case) as nothing:
+        for look in (("plan",), ("status",), ("health",), ("verify", "notes"), ("validate",)):
+            example.ok(*look, *files)
+    assert nothing == []
     assert [path.name for path in (example.folder / "state").iterdir()] == ["dev"]
