@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,11 +17,11 @@ from hybridrag.model.events import StreamProgress
 
 from .database import Journal
 from .lease import TTL_S, Holder, is_held
-from .state_file import unreadable
+from .state_file import NO_FILE, unreadable
 
 T = TypeVar("T")
 
-UNREADABLE = (sqlite3.Error, ValueError, TypeError, OverflowError)
+UNREADABLE = (sqlite3.Error, ValueError, TypeError, OverflowError, OSError)
 """What reading a damaged file can end with: of what is still a table any value may be another."""
 
 
@@ -82,6 +83,8 @@ class StepRecord:
 @contextlib.contextmanager
 def open_read_only(path: Path) -> Iterator[sqlite3.Connection | None]:
     if not path.is_file():
+        if os.path.lexists(path):
+            raise ValueError(NO_FILE)
         yield None
         return
     wal = path.with_name(path.name + "-wal")
@@ -180,13 +183,17 @@ def _told(path: Path, query: str, values: tuple[Any, ...], make: Callable[[Any],
 def holder(path: Path) -> Holder | None:
     """Who holds the lease now; None where nobody does. Raises JournalUnreadable."""
     query = "SELECT owner, host, pid, process, acquired, expires, fence FROM lease"
-    for owner, host, pid, process, since, expires, fence in _told(path, query, (), tuple):
-        found = Holder(
-            str(owner), str(host), int(pid), str(process), float(since), float(expires) - TTL_S, int(fence)
-        )
-        if is_held(found.host, found.pid, found.process, found.beat + TTL_S):
-            return found
-    return None
+    held = (found for found in _told(path, query, (), _held) if found is not None)
+    return next(held, None)
+
+
+def _held(row: Sequence[Any]) -> Holder | None:
+    owner, host, pid, process, since, expires, fence = row
+    time.localtime(float(since))
+    found = Holder(
+        str(owner), str(host), int(pid), str(process), float(since), float(expires) - TTL_S, int(fence)
+    )
+    return found if is_held(found.host, found.pid, found.process, found.beat + TTL_S) else None
 
 
 def open_pauses(path: Path) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from hybridrag.errors import BackendUnavailable, HybridragError
 from hybridrag.failpoints import Point, failpoint
 
 PATIENCE_S = 10.0
+NO_FILE = "it is no file"
 COPIES = 3
 """Of earlier schemas that are kept."""
 Self = TypeVar("Self", bound="StateFile")
@@ -47,15 +49,20 @@ class StateFile:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Before SQLite makes it with the mode that is usual here; its side files take the mode of the file.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            path.chmod(0o600)
             self._opened = path.stat()
+            if not stat.S_ISREG(self._opened.st_mode):
+                raise OSError(NO_FILE)
+            path.chmod(0o600)
         except OSError as error:
             raise BackendUnavailable(
                 f'the {self.TITLE} "{path}" cannot be opened for writing: {error.strerror or error}',
                 hint="make the state folder writable, or name another one with --state",
             ) from error
         self._guard = threading.RLock()  # the lease's thread shares the connection
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=PATIENCE_S, check_same_thread=False)
+        with self._in_words():
+            self._db = sqlite3.connect(
+                path, isolation_level=None, timeout=PATIENCE_S, check_same_thread=False
+            )
         try:
             with self._in_words():
                 self._enter_wal()

@@ -16,8 +16,10 @@ from hybridrag.model.data import Slot
 from hybridrag.model.facts import Observation, Value, digest_of
 from hybridrag.model.plan import Hazard, HazardKind, Move, Plan, Step
 from hybridrag.model.strict import Strict
+from hybridrag.model.whole_file import read_at_most
 
 PLAN_VERSION = 2
+_LARGEST = 64 << 20
 
 
 class HazardModel(Strict):
@@ -122,7 +124,10 @@ def save(file: PlanFile, path: Path) -> None:
 def load(path: Path) -> PlanFile:
     """Read a saved plan. Raises NotFound or SpecInvalid."""
     try:
-        data = json.loads(path.read_text("utf-8"))
+        raw = read_at_most(path, _LARGEST + 1)
+        if len(raw) > _LARGEST:
+            raise _invalid(path, "it is larger than 64 MiB")
+        data = json.loads(raw.decode("utf-8"))
     except FileNotFoundError:
         raise NotFound(
             f'the plan file "{path}" does not exist', hint=f"hybridrag plan --out {path}"
