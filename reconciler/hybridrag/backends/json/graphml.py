@@ -58,9 +58,13 @@ def read_graph(path: Path, namespace: str, *, skip: int, rows: int) -> Iterator[
                     yield batch
                     batch = Batch(namespace=namespace, position=0)
         except KeyError as error:
-            raise malformed(path, position, f"the next {namespace[:-1]} has no attribute {error}") from None
-        except (etree.XMLSyntaxError, ValueError) as error:
+            raise malformed(
+                path, position, f"the next {namespace[:-1]} has no attribute {error}", opens=True
+            ) from None
+        except etree.XMLSyntaxError as error:
             raise malformed(path, position, error) from None
+        except ValueError as error:
+            raise malformed(path, position, error, opens=True) from None
     if len(batch):
         batch.position, batch.size = position, counted.done - start
         yield batch
