@@ -27,7 +27,7 @@ from hybridrag.model.whole_file import read_at_most
 from .registry_text import Misread, parse
 from .state_file import unwritable
 
-_LARGEST = 64 << 20
+_LARGEST = 8 << 20
 
 
 def _in_utc(moment: datetime) -> datetime:
@@ -112,7 +112,7 @@ class Registry:
         except OSError as error:
             raise self._invalid(f"it cannot be read: {error.strerror}") from None
         if len(raw) > _LARGEST:
-            raise self._invalid("it is larger than 64 MiB")
+            raise self._invalid("it is larger than 8 MiB")
         try:
             text = raw.decode("utf-8")
         except UnicodeDecodeError as error:

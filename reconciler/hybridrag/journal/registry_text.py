@@ -7,6 +7,7 @@ with errors of Python's for a date such as 2026-99-99.
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import yaml
@@ -15,6 +16,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.reader import ReaderError
 
 _DEEPEST = 50
+_UNFIT = re.compile("[\0\ud800-\udfff]")
 _MOST_VALUES = 1_000_000
 """Aliases counted each time they are used."""
 
@@ -65,7 +67,7 @@ class _Loader(yaml.SafeLoader):
             value = super().construct_object(node, deep)
         except (ValueError, ArithmeticError, LookupError, AttributeError, TypeError):
             raise _wrong("a value that is not what its form or its tag says", node) from None
-        if isinstance(value, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value):
+        if isinstance(value, str) and _UNFIT.search(value):
             raise _wrong("a text with a character that nothing can use", node)
         if isinstance(value, float) and not math.isfinite(value):
             raise _wrong("a number that is none", node)
