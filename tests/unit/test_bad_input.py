@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from hybridrag.errors import HybridragError
+from hybridrag.planner import PlanFile
 from tests.corpus.world import CORPUS, STREAMS, World, contents, spoil
 
 KINDS = ("spec", "plan", "registry", "journal", "database")
@@ -60,6 +61,41 @@ def examined(world: World, case: dict[str, Any]) -> str:
         }
         assert sum(good.values()) + len(bad) == case.get("records", 40)
     return "\n".join(f'{each.namespace} "{each.key}": {each.reason}' for each in bad)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": ()},
+        {"in_place": ("notes",)},
+        {"moves": {}},
+    ],
+    ids=["no steps", "in place", "no moves"],
+)
+def test_an_edited_plan_is_refused_though_its_digest_was_made_anew(
+    world: World, change: dict[str, Any]
+) -> None:
+    """Only what this version plans for the same world is carried out."""
+    path = world.file("saved.plan")
+    assert world.run("plan", "--out", path.name).code == 0
+    edited = PlanFile.model_validate_json(path.read_bytes()).model_copy(update=change)
+    path.write_text(edited.model_copy(update={"plan_digest": edited.body_digest()}).model_dump_json())
+    before = contents(world.folder)
+    done = world.run("apply", path.name)
+    assert done.code == 5, done.text
+    assert "not the one that this hybridrag makes" in done.text
+    assert contents(world.folder) == before
+
+
+def test_a_step_for_nobody_is_refused(world: World) -> None:
+    path = world.file("saved.plan")
+    assert world.run("plan", "--out", path.name).code == 0
+    plan = PlanFile.model_validate_json(path.read_bytes())
+    steps = tuple(step.model_copy(update={"target": "nobody"}) for step in plan.steps)
+    edited = plan.model_copy(update={"steps": steps})
+    path.write_text(edited.model_copy(update={"plan_digest": edited.body_digest()}).model_dump_json())
+    done = world.run("apply", path.name)
+    assert done.code == 5, done.text
 
 
 def test_no_file_of_the_corpus_is_large() -> None:

@@ -41,7 +41,7 @@ KEYS = (
 )
 LOOKS = (
     ("validate",), ("plan",), ("status",), ("status", "--json"), ("db", "list"), ("db", "show", "notes"), ("verify", "notes"),
-    ("backend", "status", "notes", "--json"), ("history",), ("show", "r1"), ("retire", "notes"), ("rollback", "notes"),
+    ("backend", "status", "notes", "--json"), ("history",), ("show", "r1"), ("retire", "notes"),
     ("render", "notes", "--as", "env"), ("watch", "status"),
 )  # fmt: skip
 OWN_CODES = {"db", "backend"}

@@ -183,6 +183,24 @@ def refuse_if_stale(file: PlanFile, spec_digest: str, observation: Observation) 
         )
 
 
+def refuse_if_other(file: PlanFile, made: Plan) -> None:
+    """Raise PlanRefused where the file holds another plan than is made for the same world now."""
+    if _essence(to_plan(file)) != _essence(made):
+        raise PlanRefused(
+            "the plan is not the one that this hybridrag makes for what it was made for (edited, or made by another version?)",
+            hint="look at the new one: hybridrag plan",
+        )
+
+
+def _essence(plan: Plan) -> tuple[Any, ...]:
+    """What would be done, without words and estimates."""
+    steps = [
+        (step.id, step.verb, step.target, step.depends_on, {hazard.kind for hazard in step.hazards})
+        for step in plan.steps
+    ]
+    return steps, dict(plan.moves), plan.in_place
+
+
 def _what_moved(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     from deepdiff import DeepDiff  # slow to import, and needed only here
 
