@@ -95,7 +95,7 @@ def test_a_kill_in_the_middle_leaves_the_old_file_whole(
         ("databases: {notes: null}\n", "databases.notes", ""),
         ("a: \x00", "not YAML", ""),
         ("a: !!python/object:os.system x", "not YAML", ""),
-        (b"\xff\xfe\x00", "codec", ""),
+        (b"\xff\xfe\x00", "UTF-8", ""),
     ],
 )
 def test_a_registry_that_cannot_be_understood_is_refused_and_left_alone(

@@ -93,8 +93,8 @@ def _planned(
 ) -> Planned:
     from hybridrag.engine import plan_world
     from hybridrag.engine.observing import observe
-    from hybridrag.engine.planning import Planned
-    from hybridrag.planner import load, refuse_if_stale, to_plan
+    from hybridrag.engine.planning import plan_seen
+    from hybridrag.planner import load, refuse_if_other, refuse_if_stale
 
     if plan_file is None:
         return asyncio.run(plan_world(env.world, targets, exclude))
@@ -102,7 +102,9 @@ def _planned(
     items = env.world.chosen(file.databases) if file.databases else []
     seen = asyncio.run(observe(env.world, items))
     refuse_if_stale(file, env.spec.digest, seen.observation)
-    return Planned(plan=to_plan(file), observation=seen.observation, items=tuple(items))
+    planned = plan_seen(env.world, items, seen)
+    refuse_if_other(file, planned.plan)
+    return planned
 
 
 def _ask(settings: Settings) -> None:

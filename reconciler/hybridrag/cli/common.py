@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from hybridrag.errors import HybridragError
+from hybridrag.errors import HybridragError, SpecInvalid
+from hybridrag.render.any_text import is_text, shown, take_any_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,6 +54,11 @@ class Settings:
         from hybridrag.api import Environment
         from hybridrag.assembly import assemble
 
+        if self.state and not is_text(self.state):
+            raise SpecInvalid(
+                f'the state folder "{self.state}" has a name that is not UTF-8 text',
+                hint="give another folder with --state",
+            )
         return Environment(spec, assemble(spec, state_folder=Path(self.state) if self.state else None))
 
     def paths(self) -> list[Path]:
@@ -113,6 +119,7 @@ def command_options(function: Command) -> Command:
         debug: bool,
         **own: Any,
     ) -> Any:
+        take_any_text(sys.stdout, sys.stderr)
         machine = as_json or format_ == "json"
         settings = Settings(files, env, state, machine, not no_color, quiet, debug)
         try:
@@ -173,7 +180,7 @@ def fail(settings: Settings, error: HybridragError) -> None:
     else:
         from rich.markup import escape
 
-        text, arrow, hint = str(error).rpartition("\n  → ")
-        body = f"{escape(text)}\n  [next]→ {escape(hint)}[/]" if arrow else escape(str(error))
+        text, arrow, hint = shown(str(error)).rpartition("\n  → ")
+        body = f"{escape(text)}\n  [next]→ {escape(hint)}[/]" if arrow else escape(hint)
         settings.out(to_stderr=True).print(f"[bad]error[/]: {body}")
     sys.exit(error.exit_code)

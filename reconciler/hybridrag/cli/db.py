@@ -164,7 +164,7 @@ def _dimensions(folder: Path) -> set[int] | None:
             return None
     except OSError as error:
         raise _unusable(folder, error) from None
-    vectors = [path for path in files.present(folder) if path.name.startswith("vdb_")]
+    vectors = [path for path in files.present(folder) if path.name.startswith("vdb_") and path.is_file()]
     return {dim for path in vectors if (dim := files.vector_dim(path)) is not None}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hybridrag.model.facts import Observation
@@ -11,7 +11,7 @@ from hybridrag.model.wanted import Wanted
 from hybridrag.planner import in_use, make_plan
 from hybridrag.planner.protect import kept_by
 
-from .observing import observe
+from .observing import Seen, observe
 from .world import World
 
 
@@ -27,7 +27,11 @@ class Planned:
 async def plan_world(world: World, targets: Iterable[str] = (), exclude: Iterable[str] = ()) -> Planned:
     """Read-only: what would be done. Raises what stands in the way."""
     items = world.chosen(targets, exclude)
-    seen = await observe(world, items)
+    return plan_seen(world, items, await observe(world, items))
+
+
+def plan_seen(world: World, items: Sequence[Wanted], seen: Seen) -> Planned:
+    """The plan for what was observed; the same for the same. Raises what stands in the way."""
     # Of all databases: a plan for one of them may touch the server of another.
     serving = {name: set(in_use(world.pointer.current(name)).values()) for name in world.wanted}
     kept = kept_by((item, serving[name]) for name, item in world.wanted.items())

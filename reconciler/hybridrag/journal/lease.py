@@ -127,12 +127,12 @@ class Lease:
             try:
                 held = row is not None and is_held(row[1], row[2], row[3], row[5])
                 self.fence = (int(row[6]) if row else 0) + 1
-            except (TypeError, ValueError, OverflowError) as error:
+                since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row[4])) if held else ""
+            except (TypeError, ValueError, OverflowError, OSError) as error:
                 raise unreadable(self._journal.TITLE, self._journal.path, error) from error
             if held:
                 raise LeaseHeld(
-                    f"{self._taken}: {row[0]} (pid {row[2]} on {row[1]}), "
-                    f"since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(row[4]))}",
+                    f"{self._taken}: {row[0]} (pid {row[2]} on {row[1]}), since {since}",
                     hint=f"wait for it; if it is dead, the lease ends by itself within {TTL_S:.0f} s",
                 )
             db.execute(

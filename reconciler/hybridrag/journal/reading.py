@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import os
 import sqlite3
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 from hybridrag.model.events import StreamProgress
 
+from .columns import checked, moment
 from .database import Journal
 from .lease import TTL_S, Holder, is_held
-from .state_file import unreadable
+from .state_file import NO_FILE, unreadable
 
 T = TypeVar("T")
 
-UNREADABLE = (sqlite3.Error, ValueError, TypeError, OverflowError)
+UNREADABLE = (sqlite3.Error, ValueError, TypeError, OverflowError, OSError)
 """What reading a damaged file can end with: of what is still a table any value may be another."""
 
 
@@ -82,6 +84,8 @@ class StepRecord:
 @contextlib.contextmanager
 def open_read_only(path: Path) -> Iterator[sqlite3.Connection | None]:
     if not path.is_file():
+        if os.path.lexists(path):
+            raise ValueError(NO_FILE)
         yield None
         return
     wal = path.with_name(path.name + "-wal")
@@ -113,10 +117,9 @@ def last_run(path: Path) -> RunRecord | None:
 def _run_record(row: Sequence[Any]) -> RunRecord:
     """Raises TypeError, ValueError for what cannot be."""
     found, started, finished, who, outcome, error = row
-    ended = None if finished is None else float(finished)
-    time.localtime(float(started))
+    ended = None if finished is None else moment(finished)
     return RunRecord(
-        str(found), float(started), ended, str(who), outcome and str(outcome), error and str(error)
+        str(found), moment(started), ended, str(who), outcome and str(outcome), error and str(error)
     )
 
 
@@ -161,8 +164,8 @@ def run_steps(path: Path, run: str) -> tuple[RunDetail, list[StepRecord]] | None
 
 def _step_record(row: Sequence[Any]) -> StepRecord:
     step, started, finished, outcome, detail = row
-    ended = None if finished is None else float(finished)
-    return StepRecord(str(step), float(started), ended, outcome and str(outcome), detail and str(detail))
+    ended = None if finished is None else moment(finished)
+    return StepRecord(str(step), moment(started), ended, outcome and str(outcome), detail and str(detail))
 
 
 def _told(path: Path, query: str, values: tuple[Any, ...], make: Callable[[Any], T]) -> list[T]:
@@ -180,13 +183,16 @@ def _told(path: Path, query: str, values: tuple[Any, ...], make: Callable[[Any],
 def holder(path: Path) -> Holder | None:
     """Who holds the lease now; None where nobody does. Raises JournalUnreadable."""
     query = "SELECT owner, host, pid, process, acquired, expires, fence FROM lease"
-    for owner, host, pid, process, since, expires, fence in _told(path, query, (), tuple):
-        found = Holder(
-            str(owner), str(host), int(pid), str(process), float(since), float(expires) - TTL_S, int(fence)
-        )
-        if is_held(found.host, found.pid, found.process, found.beat + TTL_S):
-            return found
-    return None
+    held = (found for found in _told(path, query, (), _held) if found is not None)
+    return next(held, None)
+
+
+def _held(row: Sequence[Any]) -> Holder | None:
+    owner, host, pid, process, since, expires, fence = row
+    found = Holder(
+        str(owner), str(host), int(pid), str(process), moment(since), float(expires) - TTL_S, int(fence)
+    )
+    return found if is_held(found.host, found.pid, found.process, found.beat + TTL_S) else None
 
 
 def open_pauses(path: Path) -> list[str]:
@@ -194,7 +200,9 @@ def open_pauses(path: Path) -> list[str]:
     try:
         with open_read_only(path) as db:
             return (
-                [row[0] for row in db.execute("SELECT database FROM pause ORDER BY database")] if db else []
+                [str(row[0]) for row in db.execute("SELECT database FROM pause ORDER BY database")]
+                if db
+                else []
             )
     except UNREADABLE:
         return []
@@ -236,8 +244,13 @@ def progress(path: Path) -> dict[str, ProgressRecord]:
 def _progress_record(row: sqlite3.Row) -> ProgressRecord:
     told = dict(row)
     # A journal that no run of this version has written yet has no streams.
-    streams = tuple(StreamProgress(**stream) for stream in json.loads(told.pop("streams", "[]")))
-    return ProgressRecord(**told, streams=streams)
+    streams = json.loads(told.pop("streams", "[]"))
+    found = checked(ProgressRecord, {**told, "streams": streams})
+    told_of: list[ProgressRecord | StreamProgress] = [found, *found.streams]
+    rates = [number for each in told_of for number in (each.rate, each.eta_s)]
+    if not all(math.isfinite(number) for number in rates if number is not None):
+        raise ValueError("a rate that is no number")
+    return replace(found, at=moment(found.at))
 
 
 def known_counts(path: Path, folder: str) -> Mapping[str, tuple[str, int]]:

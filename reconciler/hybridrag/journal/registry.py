@@ -10,20 +10,29 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
 from hybridrag.errors import SpecInvalid
 from hybridrag.failpoints import Point, failpoint
 from hybridrag.model.data import Slot
 from hybridrag.model.fence import guard
 from hybridrag.model.strict import Strict
+from hybridrag.model.whole_file import read_at_most
 
+from .registry_text import Misread, parse
 from .state_file import unwritable
+
+_LARGEST = 8 << 20
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """One that was written by hand may name no zone."""
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)
 
 
 class SlotEntry(Strict):
@@ -44,7 +53,7 @@ class KeptEntry(Strict):
     backend: str
     backend_type: str
     slots: tuple[Slot, ...]
-    since: datetime
+    since: Annotated[datetime, AfterValidator(_in_utc)]
     backend_config: dict[str, Any] | None = None
     fingerprint: str | None = None
     left_behind: bool = False
@@ -95,18 +104,25 @@ class Registry:
     def read(self) -> RegistryFile:
         """Raises SpecInvalid when the file cannot be understood; nothing is changed then."""
         try:
-            text = self.path.read_text("utf-8")
+            raw = read_at_most(self.path, _LARGEST + 1)
         except FileNotFoundError:
+            if self.path.is_symlink():
+                raise self._invalid("it is a link that leads nowhere") from None
             return RegistryFile()
-        except (OSError, UnicodeDecodeError) as error:
-            raise self._invalid(str(error)) from None
+        except OSError as error:
+            raise self._invalid(f"it cannot be read: {error.strerror}") from None
+        if len(raw) > _LARGEST:
+            raise self._invalid("it is larger than 8 MiB")
         try:
-            data = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            line = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            line = raw.count(b"\n", 0, error.start) + 1
+            raise self._invalid("it is not UTF-8 text", f":{line}") from None
+        try:
+            data = parse(text)
+        except Misread as error:
             raise self._invalid(
-                f"it is not YAML: {getattr(error, 'problem', None) or 'syntax error'}", line
+                f"it is not YAML that can be read: {error.why}", f":{error.line}:{error.column}"
             ) from None
         try:
             return RegistryFile.model_validate(data if data is not None else {})

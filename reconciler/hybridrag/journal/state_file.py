@@ -6,7 +6,6 @@ Before its schema is migrated a copy is kept beside it (`journal.db.schema-4`), 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import sqlite3
 import stat
@@ -20,6 +19,7 @@ from hybridrag.errors import BackendUnavailable, HybridragError
 from hybridrag.failpoints import Point, failpoint
 
 PATIENCE_S = 10.0
+NO_FILE = "it is no file"
 COPIES = 3
 """Of earlier schemas that are kept."""
 Self = TypeVar("Self", bound="StateFile")
@@ -54,7 +54,10 @@ class StateFile:
                 hint="make the state folder writable, or name another one with --state",
             ) from error
         self._guard = threading.RLock()  # the lease's thread shares the connection
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=PATIENCE_S, check_same_thread=False)
+        with self._in_words():
+            self._db = sqlite3.connect(
+                path, isolation_level=None, timeout=PATIENCE_S, check_same_thread=False
+            )
         try:
             with self._in_words():
                 self._enter_wal()
@@ -192,7 +195,7 @@ def _made(path: Path) -> os.stat_result:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, "it is not a regular file")
+        raise OSError(NO_FILE)
     if stat.S_IMODE(found.st_mode) != 0o600:
         path.chmod(0o600)
     return found

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .columns import checked, moment
 from .lease import is_held
 from .reading import UNREADABLE, open_read_only
 from .watch_state import Activity
@@ -56,21 +57,23 @@ def _look(db: sqlite3.Connection) -> WatchLook:
         if pause[4] is None or is_held(*pause[1:5])
     ]
     running = lease is not None and is_held(*lease[1:5])
-    return WatchLook(
-        running=running,
-        owner=lease[0] if running else None,
-        host=lease[1] if running else None,
-        pid=lease[2] if running else None,
-        since=lease[5] if running else None,
-        activity=None
-        if row is None
-        else Activity(
-            state=row[0], detail=row[1], backend=row[2], queued=row[3], ingested=row[4], failed=row[5],
-            last_error=row[6],
-        ),
-        at=row[7] if row else None,
-        pauses=tuple(pause[0] for pause in pauses),
-        acknowledged=bool(pauses) and all(pause[5] is not None for pause in pauses),
-        sizes=tuple(db.execute("SELECT at, file, bytes FROM size WHERE at > ? ORDER BY at", (time.time() - 30 * 86400,))),
-        warned=dict(db.execute("SELECT subject, value FROM warned")),
-    )  # fmt: skip
+    names = ("state", "detail", "backend", "queued", "ingested", "failed", "last_error")
+    sizes = db.execute(
+        "SELECT at, file, bytes FROM size WHERE at > ? ORDER BY at", (time.time() - 30 * 86400,)
+    )
+    return checked(
+        WatchLook,
+        {
+            "running": running,
+            "owner": lease[0] if running else None,
+            "host": lease[1] if running else None,
+            "pid": lease[2] if running else None,
+            "since": moment(lease[5]) if running else None,
+            "activity": None if row is None else dict(zip(names, row, strict=False)),
+            "at": moment(row[7]) if row else None,
+            "pauses": tuple(pause[0] for pause in pauses),
+            "acknowledged": bool(pauses) and all(pause[5] is not None for pause in pauses),
+            "sizes": [tuple(size) for size in sizes],
+            "warned": dict(map(tuple, db.execute("SELECT subject, value FROM warned"))),
+        },
+    )

@@ -16,8 +16,10 @@ from hybridrag.model.data import Slot
 from hybridrag.model.facts import Observation, Value, digest_of
 from hybridrag.model.plan import Hazard, HazardKind, Move, Plan, Step
 from hybridrag.model.strict import Strict
+from hybridrag.model.whole_file import read_at_most
 
 PLAN_VERSION = 2
+_LARGEST = 64 << 20
 
 
 class HazardModel(Strict):
@@ -122,7 +124,10 @@ def save(file: PlanFile, path: Path) -> None:
 def load(path: Path) -> PlanFile:
     """Read a saved plan. Raises NotFound or SpecInvalid."""
     try:
-        data = json.loads(path.read_text("utf-8"))
+        raw = read_at_most(path, _LARGEST + 1)
+        if len(raw) > _LARGEST:
+            raise _invalid(path, "it is larger than 64 MiB")
+        data = json.loads(raw.decode("utf-8"))
     except FileNotFoundError:
         raise NotFound(
             f'the plan file "{path}" does not exist', hint=f"hybridrag plan --out {path}"
@@ -176,6 +181,24 @@ def refuse_if_stale(file: PlanFile, spec_digest: str, observation: Observation) 
         raise PlanRefused(
             f"the plan is stale; since it was made:\n    {shown}", hint="look at the new one: hybridrag plan"
         )
+
+
+def refuse_if_other(file: PlanFile, made: Plan) -> None:
+    """Raise PlanRefused where the file holds another plan than is made for the same world now."""
+    if _essence(to_plan(file)) != _essence(made):
+        raise PlanRefused(
+            "the plan is not the one that this hybridrag makes for what it was made for (edited, or made by another version?)",
+            hint="look at the new one: hybridrag plan",
+        )
+
+
+def _essence(plan: Plan) -> tuple[Any, ...]:
+    """What would be done, without words and estimates."""
+    steps = [
+        (step.id, step.verb, step.target, step.depends_on, {hazard.kind for hazard in step.hazards})
+        for step in plan.steps
+    ]
+    return steps, dict(plan.moves), plan.in_place
 
 
 _CAUSES = (".reachable", ".problem", ".damaged")

@@ -23,6 +23,7 @@ from .models import Environment, lower_type
 from .nodes import Node, Position
 from .overlay import merge
 from .problems import Problem, Unreadable, quote, raise_if_any, without_echoes
+from .scalars import unfit
 from .yaml_lines import read_file
 
 FileName = str | os.PathLike[str]
@@ -93,6 +94,11 @@ def load(
             raise _missing(each)
     base_dir = Path(os.path.abspath(paths[0])).parent  # noqa: PTH100 - keeps a link to a spec where the link is
     shown = shown_path(paths[0])
+    if unfit(str(base_dir)):  # it becomes a part of every relative path
+        raise SpecInvalid(
+            f"the folder {quote(str(base_dir))} has a name that is not UTF-8 text",
+            hint="rename it, or move the spec",
+        )
     root, variables, problems = _read(paths, base_dir, environ, texts)
     raise_if_any(problems if root is None else (), spec=shown)
     if root is None or variables is None:

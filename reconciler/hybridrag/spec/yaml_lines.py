@@ -14,6 +14,8 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
+from hybridrag.model.whole_file import read_at_most
+
 from .nodes import Node, Position
 from .problems import Problem, Unreadable, quote
 from .scalars import plain_scalar
@@ -145,8 +147,7 @@ def _text_of(path: Path, file: str, order: int, raw: bytes | None) -> str:
     top = Position(order=order, line=1, column=1, file=file)
     try:
         if raw is None:
-            with path.open("rb") as handle:
-                raw = handle.read(_LARGEST + 1)
+            raw = read_at_most(path, _LARGEST + 1)
     except OSError as error:
         why = "is a folder, not a file" if path.is_dir() else f"cannot be read: {error.strerror}"
         raise Unreadable(Problem(text=f"the spec {why}", at=top)) from None

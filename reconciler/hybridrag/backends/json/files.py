@@ -6,6 +6,7 @@ Written by LightRAG 1.4.9.8 … 1.5.7: `json_kv_impl.py`, `nano_vector_db_impl.p
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -41,13 +42,13 @@ FILES: tuple[str, ...] = tuple(dict.fromkeys(file_of(namespace.name) for namespa
 
 
 def present(folder: Path, names: Collection[str] = FILES) -> list[Path]:
-    """Those of the database's files that exist, in copy order. Raises NotFound with words for a user."""
+    """Those of the database's files that exist, in copy order, also what is no file there. Raises NotFound, in words."""
     if not folder.is_dir():
         raise NotFound(
             f'the folder "{folder}" does not exist',
             hint="set databases.<name>.path to the folder that directly holds kv_store_*.json",
         )
-    found = [folder / name for name in FILES if (folder / name).is_file()]
+    found = [folder / name for name in FILES if os.path.lexists(folder / name)]
     if not found:
         inner = sorted(
             child.name for child in folder.iterdir() if child.is_dir() and any(child.glob("kv_store_*.json"))
@@ -79,7 +80,7 @@ def fingerprint(folder: Path, names: Collection[str] = FILES) -> str:
     """Digest over name, size, modification time (ns) and inode of the named files; changes with any write."""
     marks: dict[str, list[int]] = {}
     for path in present(folder, names):
-        stat = path.stat()
+        stat = path.stat() if path.is_file() else path.lstat()
         marks[path.name] = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
     return digest_of(marks)
 
@@ -99,7 +100,9 @@ def anchor(folder: Path) -> str | None:
 
 
 def damage(path: Path) -> str | None:
-    """Why a file cannot be whole, judged by its first and last bytes; None when it looks whole."""
+    """Why a file cannot be whole, judged by its first and last bytes; None when it looks whole. Raises OSError."""
+    if not path.is_file():
+        return "it is no file, or a link that leads to none"
     with path.open("rb") as file:
         begin = file.read(64)
         head = begin.removeprefix(BOM).lstrip()

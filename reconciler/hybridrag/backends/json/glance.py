@@ -40,7 +40,7 @@ def glance_folder(folder: Path, dim: int, known: Known, names: Collection[str] =
     for path in paths:
         names = files.namespaces_of(path.name)
         try:
-            sizes[path.name] = path.stat().st_size
+            sizes[path.name] = path.stat().st_size if path.is_file() else 0
             if reason := files.damage(path):
                 raise SourceUnreadable(reason)
             found = files.vector_dim(path) if path.name.startswith("vdb_") else None

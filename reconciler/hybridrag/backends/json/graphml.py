@@ -14,7 +14,7 @@ from .counting import count_records
 from .kv import BATCH_BYTES, Counted, malformed
 
 _NS = "{http://graphml.graphdrawing.org/xmlns}"
-_KEY, _NODE, _EDGE = _NS + "key", _NS + "node", _NS + "edge"
+_ROOT, _KEY, _NODE, _EDGE, _DATA = (_NS + name for name in ("graphml", "key", "node", "edge", "data"))
 
 
 def _boolean(text: str) -> bool:
@@ -57,8 +57,14 @@ def read_graph(path: Path, namespace: str, *, skip: int, rows: int) -> Iterator[
                     start = counted.done
                     yield batch
                     batch = Batch(namespace=namespace, position=0)
-        except (etree.XMLSyntaxError, KeyError, ValueError) as error:
+        except KeyError as error:
+            raise malformed(
+                path, position, f"the next {namespace[:-1]} has no attribute {error}", opens=True
+            ) from None
+        except etree.XMLSyntaxError as error:
             raise malformed(path, position, error) from None
+        except ValueError as error:
+            raise malformed(path, position, error, opens=True) from None
     if len(batch):
         batch.position, batch.size = position, counted.done - start
         yield batch
@@ -77,6 +83,8 @@ def _elements(path: Path, counted: Counted, namespace: str) -> Iterator[tuple[st
         huge_tree=True,
         resolve_entities=False,
         no_network=True,
+        remove_comments=True,
+        remove_pis=True,
     )
     for _, element in parser:
         if element.tag == _KEY:
@@ -91,6 +99,8 @@ def _elements(path: Path, counted: Counted, namespace: str) -> Iterator[tuple[st
         element.clear()
         while element.getprevious() is not None:
             del element.getparent()[0]
+    if parser.root.tag != _ROOT:
+        raise ValueError("its root is not <graphml> in the namespace of GraphML")
 
 
 def _key(element: Any, namespace: str) -> str:
@@ -101,8 +111,12 @@ def _key(element: Any, namespace: str) -> str:
 
 def _attributes(element: Any, types: Types) -> dict[str, Any]:
     fields: dict[str, Any] = {}
-    for data in element:
-        name, cast = types[data.attrib["key"]]
+    for data in element.iterchildren(_DATA):
+        if (key := data.attrib["key"]) not in types:
+            raise ValueError(f'the attribute "{key[:60]}" of a record is not declared')
+        if len(data):
+            raise ValueError(f'the attribute "{key[:60]}" of a record holds more than text')
+        name, cast = types[key]
         fields[name] = (
             "" if data.text is None else cast(data.text)
         )  # empty is "", whatever the type (networkx)

@@ -27,14 +27,15 @@ class LoneSurrogate(ValueError):
     """Half of a character is written as an escape; the streaming parser would make another one of it."""
 
 
-def malformed(path: Path, after: int, error: object) -> SourceUnreadable:
-    """The error for a damaged file: which one, after how many good records, and what to do."""
+def malformed(path: Path, after: int, error: object, *, opens: bool = False) -> SourceUnreadable:
+    """The error for a damaged file: which one, after how many good records, and what to do. `opens`: LightRAG may open it."""
     reason = re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
     records = "record" if after == 1 else "records"
+    either = "" if opens else " (LightRAG cannot open it either)"
     return SourceUnreadable(
         f'"{path.name}" is damaged after {after:,} good {records}: {reason[:160]}',
         where=str(path),
-        hint=f"repair or restore {path.name} (LightRAG cannot open it either), then run hybridrag plan again",
+        hint=f"repair or restore {path.name}{either}, then run hybridrag plan again",
     )
 
 

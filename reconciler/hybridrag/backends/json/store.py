@@ -183,12 +183,17 @@ class JsonStore:
         known = self._counts(str(self._folder))
         total = 0
         for path in paths:
-            identity, size = files.identity(path), path.stat().st_size
+            size = path.stat().st_size if path.is_file() else 0
             total += size
             details[f"size/{path.name}"] = size
-            if reason := files.damage(path):
+            try:
+                reason = files.damage(path)
+            except OSError as error:
+                reason = f"it cannot be read: {error.strerror}"
+            if reason is not None:
                 facts[f"damaged/{path.name}"] = reason
                 continue
+            identity = files.identity(path)
             if path.name.startswith("vdb_"):
                 facts[f"dim/{path.name}"] = files.vector_dim(path)
             try:

@@ -101,7 +101,7 @@ def read_vectors(path: Path, namespace: str, *, skip: int, rows: int) -> Iterato
                 continue
             batch = Batch(namespace=namespace, position=position)
             for row in chunk:
-                batch.keys.append(_row_key(row, path))
+                batch.keys.append(_row_key(row, position - len(chunk) + len(batch) + 1, path))
                 batch.fields.append(_row_fields(row))
             batch.vectors, batch.faults = _restore(chunk, block, path)
             batch.size = counted.done - start + block.nbytes * 4 // 3
@@ -151,15 +151,19 @@ def _take(items: Iterator[Any], rows: int, path: Path, position: int) -> list[di
     for index, row in enumerate(chunk):
         if type(row) is not dict:
             raise SourceUnreadable(
-                f'row {position + index} of "{path.name}" is not an object', where=str(path), hint=RESTORE
+                f'row {position + index + 1:,} of "{path.name}" is not an object',
+                where=str(path),
+                hint=RESTORE,
             )
     return chunk
 
 
-def _row_key(row: dict[str, Any], path: Path) -> str:
+def _row_key(row: dict[str, Any], number: int, path: Path) -> str:
     key = row.get("__id__")
     if not isinstance(key, str):
-        raise SourceUnreadable(f'a row of "{path.name}" has no "__id__"', where=str(path), hint=RESTORE)
+        raise SourceUnreadable(
+            f'row {number:,} of "{path.name}" has no "__id__"', where=str(path), hint=RESTORE
+        )
     return key
 
 
@@ -168,6 +172,15 @@ def _row_fields(row: dict[str, Any]) -> dict[str, Any]:
     if "__created_at__" in row:
         fields["created_at"] = row["__created_at__"]
     return fields
+
+
+def _half(text: Any, dim: int) -> npt.NDArray[np.float16]:
+    """The float16 copy. Raises ValueError for another length, without unpacking what is longer."""
+    unpacking = zlib.decompressobj()
+    data = unpacking.decompress(pybase64.b64decode(text), 2 * dim + 1)
+    if len(data) != 2 * dim or not unpacking.eof:
+        raise ValueError(f"it has not {dim:,} dimensions")
+    return np.frombuffer(data, dtype="<f2")
 
 
 def _restore(rows: list[dict[str, Any]], matrix: Vectors, path: Path) -> tuple[Vectors, dict[int, Fault]]:
@@ -182,8 +195,7 @@ def _restore(rows: list[dict[str, Any]], matrix: Vectors, path: Path) -> tuple[V
             originals[index] = matrix[index]
             continue
         try:
-            half = np.frombuffer(zlib.decompress(pybase64.b64decode(text), bufsize=2 * dim), dtype="<f2")
-            originals[index] = half
+            originals[index] = _half(text, dim)
         except (binascii.Error, zlib.error, ValueError, TypeError) as error:
             reason = f'in "{path.name}" its vector cannot be decoded: {error}'
             faults[index] = Fault(reason=reason, record=row)
