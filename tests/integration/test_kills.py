@@ -205,7 +205,7 @@ def test_a_killed_apply_is_finished_by_the_next(
     assert_finished(work, small)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("parts", moments(20, seed=50), ids=names)
 def test_a_killed_apply_of_50_mb_is_finished_by_the_next(
     tmp_path: Path, server: Server, large: Reference, parts: tuple[float, ...]
@@ -219,7 +219,7 @@ def test_a_killed_apply_of_50_mb_is_finished_by_the_next(
         assert_finished(work, large)
 
 
-@pytest.mark.slow
+@pytest.mark.long  # the short proof kills at every step in CI
 @pytest.mark.parametrize("seconds", [0.0, 0.004, 0.015, 0.05])
 @pytest.mark.parametrize("step", ["validate", "pause", "migrate", "verify", "switch", "resume"])
 def test_a_kill_inside_each_step_is_survived(work: Work, small: Reference, step: str, seconds: float) -> None:
@@ -411,8 +411,13 @@ def test_a_copy_does_not_wait_for_ever_for_a_dead_server(server: Server) -> None
     asyncio.run(run())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.3, 0.6])
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        pytest.param(0.3, marks=pytest.mark.slow),
+        *(pytest.param(s, marks=pytest.mark.long) for s in (0.0, 0.1, 0.6)),
+    ],
+)
 def test_a_crash_of_the_server_is_told_and_survived(embedded: Project, seconds: float) -> None:
     """SIGKILL of Postgres in the middle of the copy: exit 4 within seconds; the next apply starts it and finishes."""
     shutil.rmtree(embedded.data)

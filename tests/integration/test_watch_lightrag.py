@@ -55,7 +55,7 @@ def test_lightrag_is_fed_while_it_moves(fed: Watched) -> None:
     assert not fed.events("failed")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_lightrag_is_killed_at_any_moment(fed: Watched) -> None:
     """SIGKILL of the daemon at six moments, with one file that changes each time: every document is whole, once."""
     moments = random.Random(3)
