@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import importlib
+import json
 import pkgutil
 import random
 import signal
@@ -84,6 +85,13 @@ def main() -> int:
     parser.add_argument(
         "--publish", action="store_true", help="publish what --runs found, or an interrupted run"
     )
+    parser.add_argument(
+        "--take",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="run nothing; publish the results that other checkouts kept",
+    )
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
     given = parser.parse_args()
     if unknown := set(given.names) - {each.name for each in known}:
@@ -92,6 +100,11 @@ def main() -> int:
         parser.error("--short is for CI: it goes with neither --runs nor --publish")
     if given.runs is not None and given.runs < 1:
         parser.error("--runs is 1 at least")
+    if given.take:
+        for file in given.take:
+            for name, kept in json.loads(file.read_text("utf-8")).items():
+                keep(KEPT, REPORT, known, name, Found(**kept))
+        return 0
     chosen = [each for each in known if not given.names or each.name in given.names]
     failed = False
     signal.signal(signal.SIGTERM, _interrupt)
