@@ -143,7 +143,8 @@ def _at_the_door(error: BaseException, endpoint: Endpoint, who: str) -> tuple[st
     if isinstance(error, asyncpg.TooManyConnectionsError):
         return (
             f'{who} has no free connection for user "{user}"',
-            "end sessions that are not needed (SELECT * FROM pg_stat_activity), or raise max_connections",
+            "hybridrag apply --parallelism 1 needs the fewest; or end sessions that are not needed "
+            "(SELECT * FROM pg_stat_activity), or raise max_connections",
         )
     if "unsupported startup parameter" in str(error):
         return (
