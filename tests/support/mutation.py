@@ -23,7 +23,7 @@ from tests.conftest import ROOT, clean_environment, running_server
 
 COPY = ROOT / ".mutants"
 ROOMS = ("planner", "journal", "migrate")
-SMALLEST = "hybridrag.migrate.lanes.*"
+FEW = "hybridrag.planner.*kept_by*"
 """mutmut makes all mutants before it tries any, but it wants some to try."""
 NOTICED = ("killed", "timeout", "segfault", "suspicious")
 
@@ -102,9 +102,13 @@ def main() -> int:
     parser.add_argument("--sample", type=int, default=150, help="mutants of each room; 0: all (many hours)")
     parser.add_argument("--seed", type=int, default=1, help="the same seed takes the same sample")
     parser.add_argument("--jobs", type=int, default=1, help="mutants tried at the same time")
+    parser.add_argument(
+        "--again", action="store_true", help="with the copy that is there: try what was not noticed once more"
+    )
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the report there")
     given = parser.parse_args()
-    make_copy(COPY)
+    if not given.again:
+        make_copy(COPY)
     mutants = COPY / "mutants"
     with tempfile.TemporaryDirectory() as folder, running_server(Path(folder)) as server:
         # Processes that tests start get the mutant, too. CI: hypothesis tries the same examples every time.
@@ -115,22 +119,22 @@ def main() -> int:
             CI="1",
         )
         jobs = ("--max-children", str(given.jobs))
-        mutmut(environment, "run", *jobs, SMALLEST)
-        names = list(verdicts(environment))
-        chosen = sample(names, given.sample, given.seed)
-        started = time.monotonic()
-        mutmut(environment, "run", *jobs, *chosen)
-        seconds = time.monotonic() - started
+        mutmut(environment, "run", *jobs, FEW)
         known = verdicts(environment)
+        chosen = sample(list(known), given.sample, given.seed)
+        open_ones = [name for name in chosen if known[name] not in NOTICED]
+        if open_ones:
+            mutmut(environment, "run", *jobs, *open_ones)
+            known = verdicts(environment)
     tried = {name: known[name] for name in chosen}
-    score = table(tried, names)
+    score = table(tried, list(known))
     for name, verdict in tried.items():
         if verdict not in NOTICED:
             print(f"{verdict}: {name}")
     print(f"\n{score}\nLook at one: cd {COPY.name} && mutmut show NAME")
     if given.write:
         command = f"python -m tests.support.mutation --sample {given.sample} --seed {given.seed}"
-        tail = f"\n{time.strftime('%Y-%m-%d')}, `{command}`, {seconds / 60:.0f} minutes.\n"
+        tail = f"\n{time.strftime('%Y-%m-%d')}, `{command}`.\n"
         given.write.write_text(HEAD + score + tail, encoding="utf-8")
     return 0
 
