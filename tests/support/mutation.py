@@ -119,7 +119,8 @@ def main() -> int:
             CI="1",
         )
         jobs = ("--max-children", str(given.jobs))
-        mutmut(environment, "run", *jobs, FEW)
+        if not given.again:
+            mutmut(environment, "run", *jobs, FEW)
         known = verdicts(environment)
         chosen = sample(list(known), given.sample, given.seed)
         open_ones = [name for name in chosen if known[name] not in NOTICED]
@@ -134,6 +135,7 @@ def main() -> int:
     print(f"\n{score}\nLook at one: cd {COPY.name} && mutmut show NAME")
     if given.write:
         command = f"python -m tests.support.mutation --sample {given.sample} --seed {given.seed}"
+        command += " --again" if given.again else ""
         tail = f"\n{time.strftime('%Y-%m-%d')}, `{command}`.\n"
         given.write.write_text(HEAD + score + tail, encoding="utf-8")
     return 0

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hybridrag.journal import Journal, Lease, holder, is_running, lease, run_steps, runs
+from tests.unit import test_journal
 from tests.unit.test_journal import holder as running
 
 
@@ -133,3 +134,16 @@ def test_nobody_takes_the_lease_while_its_holder_guards_a_write(
         monkeypatch.setattr(state_file, "PATIENCE_S", 0.05)
         with mine.guard(), pytest.raises(state_file.StateBusy):
             Journal(path)
+
+
+def test_a_holder_whose_name_is_no_text_is_a_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process may call itself by any bytes; whether it lives is seen all the same."""
+    path = tmp_path / "journal.db"
+    name = r'open("/proc/self/comm", "wb").write(b"\xff ) \xfe")'
+    monkeypatch.setattr(test_journal, "HOLDER", f"{name}\n{test_journal.HOLDER}")
+    with running(path) as process:
+        assert b"\xff" in Path(f"/proc/{process.pid}/stat").read_bytes()
+        held = holder(path)
+        assert held is not None
+        assert (held.lives_here, held.stopped) == (True, False)
+        assert lease.process_mark(process.pid) == held.process != ""
