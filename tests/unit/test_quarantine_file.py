@@ -49,6 +49,8 @@ def test_a_record_is_read_again_as_it_was(tmp_path: Path, value: object) -> None
     first, second = (json.loads(line) for line in path.read_bytes().splitlines())
     assert first == {"stream": "nodes", "key": "k", "position": 7, "reason": "too long", "record": value}
     assert (second["stream"], second["vector"]) == ("chunks", [0.5, -2.0])
+    if "Zoë" in str(value):
+        assert "Zoë\\n".encode() in path.read_bytes(), "a person is to read it, too"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) & 0o077 == 0
 
