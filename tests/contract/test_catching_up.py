@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ from hybridrag.backends.json.store import JsonStore
 from hybridrag.backends.milvus.store import MilvusStore
 from hybridrag.backends.postgres import moment as postgres_moment
 from hybridrag.backends.postgres.store import PostgresStore
-from hybridrag.errors import PlanRefused
+from hybridrag.errors import PlanRefused, VerificationFailed
 from hybridrag.migrate import catching_up
 from hybridrag.migrate.catching_up import Delta, apart, catch_up, digests_of
 from hybridrag.migrate.changing import NeedsWholePass, carry, look_at
 from hybridrag.migrate.digest import NamespaceDigest
 from hybridrag.migrate.examining import examine_source
-from hybridrag.model.data import NAMESPACES, streams_of
+from hybridrag.model.data import NAMESPACES, Batch, streams_of
 from hybridrag.model.ports import Moment, Reader, Store
 from tests.conftest import EXAMPLE, Server
 from tests.contract.test_milvus import EMBEDDING as MILVUS_EMBEDDING
@@ -231,6 +232,96 @@ async def test_a_whole_pass_in_small_groups(copied: Copied, monkeypatch: pytest.
     assert apart(wanted, held) == []
     assert delta.removed > 10
     assert (await difference(copied.files.reader(), copied.target)).equal
+
+
+async def test_a_whole_pass_writes_only_what_differs(copied: Copied) -> None:
+    """A record changed in its place, one added, one taken out: three writes, and what is held stays in step with them."""
+    copied.change(
+        "full_docs",
+        lambda docs: {
+            **dict(list(docs.items())[2:]),
+            next(iter(docs)): {"content": "changed"},
+            "doc-new": {"content": "new"},
+        },
+    )
+    wanted, _ = await examine_source(copied.files.reader(), copied.target, copied.streams, 50, meter())
+    assert apart(wanted, copied.tables) == ["full_docs"]
+    mending = copied.target.mending()
+    async with mending.open("o-1") as patcher:
+        delta = await catch_up(
+            copied.files.reader(), copied.target, mending, patcher, wanted, copied.tables, 50, meter()
+        )
+    assert (delta.put, delta.removed, delta.records) == (2, 1, 3)
+    assert apart(wanted, copied.tables) == []
+    assert (await difference(copied.files.reader(), copied.target)).equal
+
+
+async def test_few_keys_are_held_while_removals_are_looked_for(
+    copied: Copied, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many groups of buckets as the limit asks for, each with one look at the source; without a limit one look."""
+    looks: list[str] = []
+
+    class Counting:
+        def __init__(self, reader: Reader) -> None:
+            self._reader = reader
+
+        def read(self, namespace: str, **more: Any) -> AsyncIterator[Batch]:
+            looks.append(namespace)
+            return self._reader.read(namespace, **more)
+
+    kept = json.loads((copied.folder / "kv_store_full_docs.json").read_text("utf-8"))
+    mending = copied.target.mending()
+    for limit, groups in ((2, len(kept) // 2), (50_000, 1)):
+        copied.change("full_docs", lambda docs: {})
+        wanted, _ = await examine_source(copied.files.reader(), copied.target, copied.streams, 50, meter())
+        monkeypatch.setattr(catching_up, "HELD", limit)
+        looks.clear()
+        async with mending.open("o-1") as patcher:
+            delta = await catch_up(
+                Counting(copied.files.reader()), copied.target, mending, patcher,  # type: ignore[arg-type]
+                wanted, copied.tables, 50, meter(),
+            )  # fmt: skip
+            assert (delta.put, delta.removed) == (0, len(kept))
+            assert len(looks) >= 1 + groups
+            assert (len(looks) == 2) == (groups == 1)
+            copied.change("full_docs", lambda docs: kept)
+            wanted, _ = await examine_source(
+                copied.files.reader(), copied.target, copied.streams, 50, meter()
+            )
+            await catch_up(
+                copied.files.reader(), copied.target, mending, patcher, wanted, copied.tables, 50, meter()
+            )
+    assert (await difference(copied.files.reader(), copied.target)).equal
+
+
+SPOILT = """
+CREATE FUNCTION spoil() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {} END $$;
+CREATE TRIGGER spoil BEFORE INSERT OR UPDATE OR DELETE ON lightrag_doc_full FOR EACH ROW EXECUTE FUNCTION spoil()
+"""
+
+
+@pytest.mark.parametrize(
+    ("edit", "trigger"),
+    [
+        (
+            lambda docs: {**docs, "doc-new": {"content": "new"}},
+            "NEW.content := NEW.content || ' '; RETURN NEW;",
+        ),
+        (lambda docs: {**docs, "doc-new": {"content": "new"}}, "RETURN NULL;"),
+        (lambda docs: dict(list(docs.items())[1:]), "RETURN NULL;"),
+    ],
+    ids=["written otherwise", "not written", "not removed"],
+)
+async def test_what_the_target_does_not_hold_as_written_is_never_called_done(
+    copied: Copied, sql: asyncpg.Connection, edit: Any, trigger: str
+) -> None:
+    """A trigger of somebody, a rule of the engine: it is read back, told with the stream, and nothing is switched."""
+    await sql.execute(SPOILT.format(trigger))
+    async with copied.files.reader().snapshot() as moment:
+        copied.change("full_docs", edit)
+        with pytest.raises(VerificationFailed, match=r"1 records of full_docs are not in the target"):
+            await copied.by_what_differs(moment)
 
 
 @pytest.fixture

@@ -77,3 +77,25 @@ def test_the_first_threshold_counts_files_or_all_of_them() -> None:
     found = forecast(told, NOW, LIMITS, [f"f{number}" for number in range(10)])
     assert found is not None
     assert (found.file, round(found.days)) == ("", 2)
+
+
+def test_time_that_passed_since_the_last_size_counts() -> None:
+    """A daemon that stood still for ten days: the file went on growing, or will be there ten days sooner than it says."""
+    told = straight(5e6, LIMITS.file_bytes - 100e6, 30)
+    fresh = forecast(told, NOW, LIMITS, ["vdb.json"])
+    later = forecast(told, NOW + 10 * DAY_S, LIMITS, ["vdb.json"])
+    overdue = forecast(told, NOW + 40 * DAY_S, LIMITS, ["vdb.json"])
+    assert fresh is not None
+    assert later is not None
+    assert overdue is not None
+    assert fresh.days == pytest.approx(20, abs=0.5)
+    assert later.days == pytest.approx(10, abs=0.5)
+    assert overdue.days == 0
+
+
+def test_slow_growth_is_growth() -> None:
+    """Less than a byte a second still reaches a near threshold within the year, and a far one is not told of."""
+    near = forecast(straight(8e4, LIMITS.file_bytes - 16e6, 30), NOW, LIMITS, ["vdb.json"])
+    assert near is not None
+    assert near.days == pytest.approx(200, rel=0.05)
+    assert forecast(straight(8e4, LIMITS.file_bytes - 40e6, 30), NOW, LIMITS, ["vdb.json"]) is None

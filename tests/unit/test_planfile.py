@@ -194,3 +194,14 @@ def test_a_plan_for_another_spec_is_stale_and_a_long_list_is_cut(saved: Path) ->
     assert lines[1].strip() == "the spec was changed"
     assert lines[-1].strip() == "and 3 more"
     assert len(lines) == 12
+
+
+def test_what_is_wrong_in_a_plan_is_named_by_its_place(saved: Path) -> None:
+    """Down to the field of the step; nothing of it is run."""
+    data = json.loads(saved.read_text("utf-8"))
+    data["steps"][0]["verb"] = 7
+    saved.write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(SpecInvalid, match=r'plan\.json" is not a plan: steps\.0\.verb: ') as caught:
+        load(saved)
+    assert caught.value.where == str(saved)
+    assert "hybridrag plan --out" in (caught.value.hint or "")

@@ -9,7 +9,7 @@ from hybridrag.model.facts import Facts, Observation
 from hybridrag.model.plan import HazardKind, Plan
 from hybridrag.model.selection import Embedding
 from hybridrag.model.wanted import Place, Wanted, everywhere
-from hybridrag.planner import make_plan
+from hybridrag.planner import make_plan, provision_plan
 
 ITEM = Wanted(
     database="notes",
@@ -76,3 +76,15 @@ def test_a_refusal_is_the_answer() -> None:
             plan(state="running", reachable=reachable, change="refused", refusal="no", way_out="do this")
         assert "no" in caught.value.what
         assert caught.value.hint == "do this"
+
+
+def test_a_server_alone_is_planned_as_for_a_database() -> None:
+    """`backend start`: the same step, for the spec and the world that it was made for; nothing where it runs."""
+    place = Place(name="pg", type="postgres", provisioned=True)
+    server: Facts = {"provision": "docker", "server": 'Postgres container "box"', "state": "absent"}
+    seen = Observation(facts={"backend/pg": server, "backend/other": {"state": "absent"}})
+    made = provision_plan("dev", "digest", place, seen)
+    assert made.steps == plan(state="absent").steps
+    assert (made.environment, made.spec_digest, made.observation_digest) == ("dev", "digest", seen.digest)
+    running = Observation(facts={"backend/pg": {**server, "state": "running", "reachable": True}})
+    assert provision_plan("dev", "digest", place, running).empty

@@ -64,3 +64,23 @@ def test_a_terminal_shows_the_streams_below_the_whole() -> None:
         assert shown[1] == ("  entity vectors", "200/600 records  100/s  4.0 s left")
         display.on_event(Progress(step="migrate.notes", phase="copying", records=500, total=1000, bytes=0, rate=1.0, eta_s=1.0))  # fmt: skip
         assert len(display._bars.tasks) == 1
+
+
+def test_progress_is_told_a_few_times_a_second_and_never_says_more_than_all() -> None:
+    """An estimate that was too small grows; a rate needs half a second; what was done before is not this run's speed."""
+    told: list[Event] = []
+    now = [0.0]
+    meter = Meter(told.append, "migrate.notes", "copying", 100, start=50, clock=lambda: now[0])
+    meter.add(10, 5)
+    assert told == []
+    now[0] = 0.3
+    meter.add(10, 5)
+    meter.add(10, 5)
+    (first,) = told
+    assert isinstance(first, Progress)
+    assert (first.records, first.bytes, first.rate, first.eta_s) == (70, 10, None, None)
+    now[0] = 2.0
+    meter.add(70, 0)
+    last = told[-1]
+    assert isinstance(last, Progress)
+    assert (last.records, last.total, last.rate, last.eta_s) == (150, 150, 50.0, 0.0)

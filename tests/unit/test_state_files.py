@@ -215,6 +215,44 @@ def test_a_journal_that_is_a_folder_or_below_a_file_is_refused_in_words(tmp_path
     assert last_run(tmp_path / "file" / "journal.db") is None
 
 
+def test_a_full_disk_is_told_in_words_and_the_state_stays_as_it_was(tmp_path: Path) -> None:
+    """SQLite's own "disk is full"; the transaction is gone as a whole, and the next one that fits is written."""
+    path = tmp_path / "journal.db"
+    with Journal(path) as journal:
+        journal.put_digests("m", {"nodes": b"old"})
+        with journal.transaction() as db:
+            pages = db.execute("PRAGMA page_count").fetchone()[0]
+        db.execute(f"PRAGMA max_page_count = {pages + 2}")
+        with pytest.raises(BackendUnavailable) as caught:
+            journal.put_digests("m", {"nodes": bytes(1_000_000)})
+        assert caught.value.what == f'the journal "{path}" cannot be written: database or disk is full'
+        assert (caught.value.hint or "").startswith("free space there, then run hybridrag apply")
+        assert journal.digests("m") == {"nodes": b"old"}
+        journal.put_digests("m", {"nodes": b"new"})
+        assert journal.digests("m") == {"nodes": b"new"}
+
+
+def test_a_registry_that_cannot_be_written_is_told_in_words(tmp_path: Path) -> None:
+    """Something in its way is nothing that free space would mend; the entries that were there stay."""
+    registry = Registry(tmp_path / "registry.yaml")
+    registry.put(RegistryEntry(name="notes", path="/notes"))
+    (tmp_path / ".registry.yaml.new").mkdir()
+    with pytest.raises(BackendUnavailable, match=r'the registry ".*" cannot be written: ') as caught:
+        registry.put(RegistryEntry(name="other", path="/other"))
+    assert "check the folder and its permissions" in (caught.value.hint or "")
+    assert list(registry.read().databases) == ["notes"]
+
+
+def test_a_damaged_state_says_where_it_is_and_what_its_loss_would_cost(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    path.write_bytes(b"this is not SQLite\n" * 100)
+    for read in (lambda: Journal(path), lambda: runs(path)):
+        with pytest.raises(JournalUnreadable, match="cannot be used") as caught:
+            read()
+        assert caught.value.where == str(path)
+        assert "history is lost, nothing else" in (caught.value.hint or "")
+
+
 def test_the_state_is_nobody_elses_from_its_first_moment(tmp_path: Path) -> None:
     """Its side files as well, whatever the umask."""
     before = os.umask(0)

@@ -151,7 +151,7 @@ def run_steps(path: Path, run: str) -> tuple[RunDetail, list[StepRecord]] | None
     rows = _told(
         path,
         "SELECT id, started, finished, who, outcome, error, spec_digest, observation_digest FROM run "
-        "WHERE substr(id, 1, length(?1)) = ?1 LIMIT 2",
+        "WHERE substr(id, 1, length(?1)) = ?1 ORDER BY length(id) LIMIT 2",
         (run,),
         lambda row: RunDetail(_run_record(tuple(row)[:6]), str(row[6]), str(row[7])),
     )
