@@ -376,7 +376,9 @@ def test_fail_after_quarantine_a_lost_file_and_what_is_written_later(project: Pr
 
     path.unlink()
     assert project.run(*APPLY).returncode == 5
-    assert sorted(path.read_bytes().splitlines()) == sorted(whole.splitlines())  # streams are examined side by side
+    assert sorted(path.read_bytes().splitlines()) == sorted(
+        whole.splitlines()
+    )  # streams are examined side by side
 
     spec("on_bad_record: quarantine", "on_bad_record: fail")(project)
     refused = project.run(*APPLY)
