@@ -55,7 +55,12 @@ def apply(
     events: str | None,
     parallelism: int | None,
 ) -> None:
-    """Carry out the plan: provision, validate, pause, migrate, verify, switch, resume."""
+    """Carry out the plan: provision, validate, pause, migrate, verify, switch, resume.
+
+    Exit codes: 0 done or nothing to do, 3 spec, plan file or registry invalid, 4 a backend or a file cannot be
+    used, 5 refused, 6 not found, 7 verification failed, 8 interrupted (run it again), 9 another apply runs, or took
+    this one over while it slept.
+    """
     from hybridrag.model.plan import HazardKind
     from hybridrag.render.plan_text import show_plan
 

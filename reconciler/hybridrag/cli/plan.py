@@ -59,7 +59,11 @@ def plan(
     exclude: tuple[str, ...],
     detailed_exitcode: bool,
 ) -> None:
-    """Show what apply would do; writes nothing."""
+    """Show what apply would do; writes nothing.
+
+    Exit codes: 0, 2 changes pending (with --detailed-exitcode), 3 spec or registry invalid, 4 a backend or a file cannot
+    be used, 5 no plan is possible, 6 not found.
+    """
     from hybridrag import __version__
     from hybridrag.engine import plan_world
     from hybridrag.engine.history import forgotten
