@@ -55,8 +55,8 @@ def verify(settings: Settings, database: str) -> None:
     """Compare a database with what it was moved from: record by record both ways, what records say of one another,
     and which vectors its engine finds nearest. Writes nothing.
 
-    Exit codes: 0 equal, 3 spec or registry invalid, 4 a backend or a file cannot be used, 5 there is nothing to compare
-    with, 6 not found, 7 something differs, 8 interrupted (run it again).
+    Exit codes: 0 equal, 3 spec or registry invalid, 4 a backend or a file cannot be used, 6 not found, or nothing to
+    compare with, 7 something differs, 8 interrupted (run it again).
     """
     from hybridrag.actions.verify import failed
     from hybridrag.engine import verify_database
