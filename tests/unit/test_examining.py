@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from array import array
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from hybridrag.backends.json.store import JsonStore
+from hybridrag.migrate import changing
+from hybridrag.migrate.changing import NeedsWholePass, look_at
 from hybridrag.migrate.digest import NamespaceDigest
 from hybridrag.migrate.examining import examine_source
 from hybridrag.migrate.leaving_out import LeftOut
 from hybridrag.model.data import BadRecord, Batch, Fault
+from hybridrag.model.ports import Changes
 from tests.conftest import DIM
 from tests.contract.test_json_left_out import Streams, edge_key
 from tests.support.json_copy import meter, store_of
@@ -176,3 +180,21 @@ async def test_a_reader_without_bad_records_counts_on_in_the_source(rows: int) -
                 place <= position for place in stay
             )
     assert LeftOut({}).of(source) is source
+
+
+async def test_what_was_written_since_is_not_judged_by_itself_where_a_key_stands_twice_or_too_much_differs(
+    target: JsonStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which of two records stays only a look at the whole source can tell; nothing is asked of the target."""
+    nothing = Streams({})
+    twice = Changes(before=nothing, after=Streams({"full_docs": docs(("a", "1"), ("b", "2"), ("a", "3"))}))
+    many = Changes(before=Streams({"full_docs": docs(("a", "1"), ("b", "2"), ("c", "3"))}), after=nothing)
+    mending: Any = None
+    with pytest.raises(NeedsWholePass):
+        await look_at(twice, target, mending, ["full_docs"], 2, lossy=False)
+    assert (await look_at(many, target, mending, ["full_docs"], 2, lossy=False))["full_docs"].gone == [
+        "a", "b", "c",
+    ]  # fmt: skip
+    monkeypatch.setattr(changing, "MOST", 2)
+    with pytest.raises(NeedsWholePass):
+        await look_at(many, target, mending, ["full_docs"], 2, lossy=False)
