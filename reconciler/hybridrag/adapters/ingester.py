@@ -24,8 +24,6 @@ from .lightrag_process import environment, start, task_for
 _MODULE = "hybridrag.adapters.ingest_child"
 _START_S = 300.0
 _STOP_S = 15.0
-_AT_ONCE = {"POSTGRES_CONNECTION_RETRIES": "1"}
-"""LightRAG 1.5.7 waits for a lock of its own, for ever, when it tries a second time to rebuild a lost pool."""
 _LINE = 64 * 1024 * 1024
 _LOG_BYTES = 5_000_000
 
@@ -76,7 +74,6 @@ class LightRagIngester:
             base_dir=str(self._base_dir),
             tokenizer=str(self._log.with_suffix(".tokenizer").absolute()),
         )
-        task["variables"] |= _AT_ONCE
         self._log.parent.mkdir(parents=True, exist_ok=True)
         # An empty working folder: LightRAG would take config.ini and .env from there, and writes its log into it.
         folder = self._open.enter_context(tempfile.TemporaryDirectory(prefix="hybridrag-"))

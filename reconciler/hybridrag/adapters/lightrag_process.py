@@ -19,8 +19,9 @@ from .lightrag_instance import FOREIGN, require_files
 from .lightrag_models import message
 
 TIMEOUT_S = 180.0
-PATIENCE = {"POSTGRES_CONNECTION_RETRIES": "3", "POSTGRES_CONNECTION_RETRY_BACKOFF": "0.5"}
-"""A server that is down is an error after 2 s; LightRAG's own default is ten attempts in four minutes."""
+AT_ONCE = {"POSTGRES_CONNECTION_RETRIES": "1"}
+"""A lost server is an error at once. LightRAG's own default is ten attempts in four minutes, and LightRAG 1.5.7 waits for a
+lock of its own, for ever, when it tries a second time to rebuild a lost pool."""
 _MODULE = "hybridrag.adapters.lightrag_child"
 
 
@@ -86,7 +87,7 @@ def task_for(
     told = message(models) if models else None
     keys = [entry["key"] for entry in (told["llm"], told["embedding"]) if entry] if told else []
     task = {
-        "variables": {**PATIENCE, **selection.variables, **secrets},
+        "variables": {**AT_ONCE, **selection.variables, **secrets},
         "selection": {
             "kv": selection.kv,
             "vector": selection.vector,
