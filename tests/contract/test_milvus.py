@@ -252,6 +252,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 async def test_a_killed_copy_goes_on_and_nothing_is_there_twice(
     milvus: MilvusServer,
     store: MilvusStore,
@@ -661,6 +662,7 @@ async def test_lightrag_answers_as_on_files_and_goes_on_writing(tmp_path: Path, 
     assert one["after"] != one["before"]
 
 
+@pytest.mark.slow
 async def test_other_vectors_give_way_when_they_must_and_no_neighbour(
     milvus: MilvusServer, vector_database: str, store: MilvusStore
 ) -> None:

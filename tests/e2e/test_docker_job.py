@@ -85,6 +85,7 @@ def test_from_json_files_to_postgres_in_docker(case: Case, docker_project: Proje
         assert path.is_dir() or b"cAn4ry0wl" not in path.read_bytes()
 
 
+@pytest.mark.slow
 def test_another_volume_needs_consent(case: Case, docker_project: Project) -> None:
     """Data that would no longer be served is not left behind by a slip of the pen."""
     project = docker_project

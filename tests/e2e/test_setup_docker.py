@@ -69,6 +69,7 @@ def test_from_nothing_to_a_served_database(case: Case, folder: Project) -> None:
     assert digests(folder.folder) == before
 
 
+@pytest.mark.slow
 def test_a_given_password_is_kept_in_a_private_file(case: Case, folder: Project) -> None:
     """Read from stdin it stands in no argument list, spec, journal or output; the server takes it."""
     argv = ["backend", "setup-docker", "--port", str(free_port()), "--password", "-"]

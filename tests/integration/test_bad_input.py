@@ -559,6 +559,7 @@ def test_a_damaged_plan_file_is_not_carried_out(untouched: Project, server: Serv
 # --- found while applying: nothing is switched, and the way on is open ---
 
 
+@pytest.mark.slow
 def test_a_source_that_is_written_meanwhile_is_never_switched(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,6 +102,7 @@ def _serving(project: Project) -> str:
     return str(json.loads(project.ok("status", "--json"))["databases"][0]["backend"])
 
 
+@pytest.mark.slow
 def test_what_cannot_fit_is_warned_of_and_refused_before_anything_is_paused(
     crowded: Callable[[float], Project], volume: Path
 ) -> None:
@@ -180,6 +181,7 @@ def test_an_external_server_beside_us_tells_its_room(project: Project) -> None:
     assert 0 < backends["pg"]["disk_free"] <= backends["pg"]["disk_total"]
 
 
+@pytest.mark.slow
 def test_a_docker_volume_of_limited_size(case: Case, tmp_path: Path) -> None:
     """Asked inside the container: refused with the volume's own size, not with that of the machine's disk."""
     case.docker(

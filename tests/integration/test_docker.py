@@ -146,6 +146,7 @@ def test_every_sick_state_is_repaired(case: Case) -> None:
     assert server.port() == port
 
 
+@pytest.mark.slow
 def test_a_new_user_of_old_data(case: Case) -> None:
     """The volume outlives its container and its first user: another user, by another container, is let in."""
     server = case.server(user="first")
@@ -351,6 +352,7 @@ def test_a_created_container_is_started(case: Case) -> None:
     assert ask(server, "SELECT 1") == 1
 
 
+@pytest.mark.slow
 def test_an_unhealthy_container_is_restarted(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """One whose health check fails and that does not answer is restarted; one that answers is left running."""
     monkeypatch.setattr(docker_container, "_SICK_S", 1)

@@ -36,6 +36,7 @@ def listening(port: int) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 def test_a_taken_port(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is told before anything is made; lost in a race, the made container is used once the port is free."""
     port = free_port()

@@ -157,6 +157,7 @@ def test_milvus(small_batches: Project, milvus: MilvusServer, vector_database: s
     assert "No changes" in project.ok("plan")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["registry.before_replace", "registry.replaced"])
 def test_a_holder_that_sleeps_while_it_changes_the_registry_cannot_be_passed(
     small_batches: Project, point: str

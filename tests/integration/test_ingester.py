@@ -170,6 +170,7 @@ async def test_a_model_server_that_fails(
     assert SECRET not in (tmp_path / "watch" / "notes.log").read_text("utf-8")
 
 
+@pytest.mark.slow
 async def test_a_model_server_that_is_away(files: JsonStore, tmp_path: Path) -> None:
     """Refused connections: worth another attempt, and nothing is stored."""
     with ModelServer(DIM) as gone:

@@ -265,6 +265,7 @@ def test_missing_rights_are_told_with_the_commands_that_give_them(
     assert f"postgres_database: {base}_notes" in (project.folder / "state/test/registry.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_kills_between_the_creation_and_the_first_mark(tmp_path: Path, server: Server, base: str) -> None:
     """At any moment: the next apply finishes, and what it left is ours to drop, and nothing else is left."""
     project = write(tmp_path, fields(server, base), "notes", PW=server.password)

@@ -50,6 +50,7 @@ def test_a_mark_that_never_arrived_is_told_as_such(project: Project, server: Ser
         assert EQUAL in project.ok("verify", "notes")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [True, False], ids=["before", "answer"])
 def test_nobody_can_say_and_the_run_says_that(project: Project, server: Server, before: bool) -> None:
     """The server is away from the cut on: exit 4, the outcome is called unknown, and the next apply finds out."""

@@ -175,6 +175,7 @@ async def test_what_came_after_the_plan_is_not_overwritten(
     assert "stale" in stale.stderr
 
 
+@pytest.mark.slow
 async def test_a_cut_off_removal_is_shown_again_and_finished(
     project: Project, server: Server, database: str, sql: asyncpg.Connection
 ) -> None:

@@ -285,6 +285,7 @@ def spoil(project: Project) -> None:
         DEFECTS[name].change(project)
 
 
+@pytest.mark.slow
 def test_a_killed_run_writes_the_quarantine_once(tmp_path: Path, project: Project) -> None:
     """Killed in every step and resumed: one file, each record once, and the counts add up."""
     QUARANTINE(project)

@@ -65,6 +65,7 @@ def test_new_changed_and_moved_files_are_seen_by_themselves(watched: Watched) ->
     assert took < 10  # by events, not by the interval of 300 s
 
 
+@pytest.mark.slow
 def test_start_status_stop(watched: Watched) -> None:
     """Commands say what they did, and that there was nothing to do; status tells it to machines."""
     watched.put("one.md", "first")
@@ -242,6 +243,7 @@ def test_a_bad_document_does_not_keep_the_others(watched: Watched) -> None:
     assert "Müller" not in watched.log()
 
 
+@pytest.mark.slow
 def test_sigterm_ends_after_the_document_in_hand_and_twice_at_once(watched: Watched) -> None:
     """Exit 0 both times; what was cut off goes in the next time."""
     with watched.daemon() as process:

@@ -68,6 +68,7 @@ def path_with(units: Path) -> str:
     return f"{units / 'bin'}{os.pathsep}{os.environ['PATH']}"
 
 
+@pytest.mark.slow
 def test_a_unit_is_stopped_and_started_on_what_serves(project: Project, units: Path, env_file: Path) -> None:
     """There and back; the unit's file is ours only where the backend is not the files."""
     before = env_file.read_text("utf-8")
