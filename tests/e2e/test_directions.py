@@ -93,6 +93,21 @@ def test_there_back_and_there_again(project: Project) -> None:
     assert registry(project)["backend"] == "pg"
 
 
+def test_kept_slots_of_several_migrations_give_way_together(project: Project) -> None:
+    """Slots that came one after the other, and left together, bear the marks of two migrations; consent is for all of them."""
+    want(project, {"kv": "pg", "doc_status": "files", "vector": "files", "graph": "files"})
+    apply(project)
+    want(project, "pg")
+    apply(project)
+    want(project, "files")
+    apply(project, "--allow", "replace_kept")
+    want(project, "pg")
+    refused = project.run("apply", "--auto-approve")
+    assert (refused.returncode, "--allow replace_kept" in refused.stderr) == (5, True)
+    assert EQUAL in apply(project, "--allow", "replace_kept")
+    assert registry(project)["backend"] == "pg"
+
+
 def test_from_one_postgres_to_another_workspace_server(
     project: Project, server: Server, tmp_path: Path
 ) -> None:

@@ -60,7 +60,7 @@ def _neighbours(dsns: list[str]) -> list[dict[str, Any]]:
 
 
 def _records(project: Project) -> dict[str, Any]:
-    """What the files hold; of a graph without the order of its nodes and edges, which is the order of rows in a server."""
+    """What the files hold, without the order of records, nodes and edges, which is the order of rows in a server."""
     path = project.data / "graph_chunk_entity_relation.graphml"
     space = "{http://graphml.graphdrawing.org/xmlns}"
     root = ElementTree.parse(path).getroot()  # noqa: S314 - our own file
@@ -71,7 +71,8 @@ def _records(project: Project) -> dict[str, Any]:
             ends = sorted((each.get("source", ""), each.get("target", "")))
             fields = sorted((str(names[data.get("key")]), data.text) for data in each)
             graph[f"{kind} {each.get('id') if kind == 'node' else ends}"] = fields
-    return {**published(project), path.name: graph}
+    keyed = {each.name: json.loads(each.read_text("utf-8")) for each in project.data.glob("kv_store_*.json")}
+    return {**published(project), **keyed, path.name: graph}
 
 
 def _random_spec(trial: Trial, project: Project) -> str:

@@ -77,6 +77,10 @@ class Move:
     overwrites: str | None = None
 
 
+KEPT = "kept"
+"""`Move.replaces` of a kept copy that bears no single migration's mark: none at all, or those of several, slot by slot."""
+
+
 def owner_of(migration_id: str) -> str:
     """The part of a migration's name that says whose it is: the database and its folder, whatever their state."""
     return migration_id.partition("-")[0]

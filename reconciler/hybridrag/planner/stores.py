@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from hybridrag.errors import BackendUnavailable, NotFound, PlanRefused, SourceRefused, SourceUnreadable
 from hybridrag.model.data import Slot, streams_of
 from hybridrag.model.facts import Facts
-from hybridrag.model.plan import owner_of
+from hybridrag.model.plan import KEPT, owner_of
 from hybridrag.model.wanted import Wanted
 
 from .overwriting import held, holds, place
@@ -103,9 +103,11 @@ def usable_target(item: Wanted, part: Part, facts: Facts, identity: str, kept: b
             hint=f"set databases.{item.database}.workspace to a free name, or finish the other migration first",
         )
     if kept and (facts.get("state") == "switched" or begun is None):
-        return str(begun) if begun is not None else "kept" if holds(facts) else None
+        if begun is not None:
+            return str(begun)
+        return KEPT if holds(facts) or facts.get("state") == "switched" else None
     if kept and part.target.type == JSON:
-        return "kept"  # the files still stand beside our unfinished copy
+        return KEPT  # the files still stand beside our unfinished copy
     if begun is None and holds(facts):
         raise PlanRefused(
             f'database "{item.database}": {place(item, part)} holds data of several migrations ({held(part, facts)})',

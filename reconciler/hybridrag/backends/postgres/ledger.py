@@ -15,6 +15,7 @@ import asyncpg
 
 from hybridrag.model.data import ALL_SLOTS, BY_NAME, Range, Slot, streams_of
 from hybridrag.model.fence import CURRENT
+from hybridrag.model.plan import KEPT
 
 from . import fencing
 from .graphs import IN_TABLES, Graph
@@ -234,16 +235,17 @@ class Ledger:
     async def forget(self, marks: Mapping[Slot, Mark], *, kept: str | None = None) -> bool:
         """Drop these marks and their checkpoints; False when one is not there any more, or was switched to meanwhile.
 
-        `kept` names a migration whose copy was switched to and does not serve any more.
+        `kept` names a migration whose copy was switched to and does not serve any more; `KEPT` says that of all of them.
         """
         gone = [
             await self._opened.fetchval(
                 "DELETE FROM hybridrag_ledger.migration WHERE workspace = $1 AND slot = $2 AND migration_id = $3 "
-                "AND (state <> 'switched' OR migration_id = $4) RETURNING true",
+                "AND (state <> 'switched' OR $4 IN (migration_id, $5)) RETURNING true",
                 self._owner[slot],
                 slot.value,
                 mark.migration_id,
                 kept,
+                KEPT,
             )
             for slot, mark in marks.items()
         ]

@@ -13,7 +13,7 @@ import asyncpg
 from hybridrag.errors import BackendUnavailable, PlanRefused
 from hybridrag.failpoints import Point, failpoint
 from hybridrag.model.data import Batch, Range, Slot, streams_of
-from hybridrag.model.plan import owner_of
+from hybridrag.model.plan import KEPT, owner_of
 from hybridrag.model.ports import Encoded
 from hybridrag.model.selection import Embedding, SchemaMaker, Selection
 
@@ -106,10 +106,11 @@ class PostgresWriter:
         await self._ledger.create()
         marks = await self._ledger.marks()
         for mark in marks.values():
-            if mark.state == "switched" and mark.migration_id != self._task.replaces:
-                raise self._in_use("it is in use by an earlier migration that was completed")
             if owner_of(mark.migration_id) != owner_of(self._task.migration_id):
                 raise self._in_use("it holds the unfinished copy of another database")
+            # Slots that were left one after the other bear the marks of several migrations.
+            if mark.state == "switched" and self._task.replaces not in (mark.migration_id, KEPT):
+                raise self._in_use("it is in use by an earlier migration that was completed")
         whole = set(marks) == self._task.slots
         ours = whole and all(map(self._goes_on, marks.values()))
         if (marks and not ours) or (not marks and self._task.replaces):
