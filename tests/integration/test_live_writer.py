@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hybridrag.journal import begun_switches
 from tests.conftest import ROOT, Project, clean_environment, digests
 from tests.support.milvus import MilvusServer
 from tests.support.target import run_sql
@@ -172,6 +173,7 @@ def test_killed_while_the_writer_stood(project: Project, control: Path, point: s
     assert project.dsn
     late = run_sql(project.dsn, "SELECT count(*) FROM lightrag_doc_full WHERE content = 'written late'")
     assert late == [(2 if in_files else 1,)], planned
+    assert begun_switches(project.folder / "state" / "test" / "journal.db") == {}
     assert (control / "started").read_text() == "x"
     assert not list(project.data.glob(".hybridrag/*"))
 

@@ -27,6 +27,9 @@ class Resume:
             context.standings.paused[context.database] = max(0.0, time.time() - since)
             if words is not None:
                 context.emit(Warned(step=context.step.id, message=words))
+        if context.pointer.agrees(context.database, context.path, context.placement, context.workspace):
+            # A kill right behind the pointer left the note that these copies never served.
+            context.memory.end_switch(context.database)
         context.memory.close_pause(context.database)
         failpoint(Point.RESUMED)
         for part in context.parts:
