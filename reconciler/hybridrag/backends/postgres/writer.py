@@ -106,14 +106,16 @@ class PostgresWriter:
         await self._ledger.create()
         marks = await self._ledger.marks()
         for mark in marks.values():
-            if owner_of(mark.migration_id) != owner_of(self._task.migration_id):
-                raise self._in_use("it holds the unfinished copy of another database")
+            ours = owner_of(mark.migration_id) == owner_of(self._task.migration_id)
             # Slots that were left one after the other bear the marks of several migrations.
-            if mark.state == "switched" and self._task.replaces not in (mark.migration_id, KEPT):
+            given_up = ours and self._task.replaces in (mark.migration_id, KEPT)
+            if mark.state == "switched" and not given_up:
                 raise self._in_use("it is in use by an earlier migration that was completed")
+            if not ours:
+                raise self._in_use("it holds the unfinished copy of another database")
         whole = set(marks) == self._task.slots
-        ours = whole and all(map(self._goes_on, marks.values()))
-        if (marks and not ours) or (not marks and self._task.replaces):
+        goes_on = whole and all(map(self._goes_on, marks.values()))
+        if (marks and not goes_on) or (not marks and self._task.replaces):
             await self._clear(marks)
             marks = {}
         if not marks:
