@@ -168,6 +168,9 @@ def test_killed_while_the_writer_stood(project: Project, control: Path, point: s
     if in_files := "files" in project.ok("db", "list"):
         subprocess.run([sys.executable, "-c", LATE, str(project.data), "doc-after-the-kill"], check=True)
     planned = project.ok("plan")
+    refused = project.run("db", "remove", "notes", "--yes")
+    assert refused.returncode == 5
+    assert "a run that was cut off left its writer stopped" in refused.stderr
     project.ok("apply", "--auto-approve")
     assert "No changes" in project.ok("apply", "--auto-approve")
     assert project.dsn

@@ -333,9 +333,9 @@ def show(settings: Settings, name: str) -> None:
 def remove(settings: Settings, name: str, yes: bool) -> None:
     """Forget a database: out of the spec and the registry. Its data is never deleted.
 
-    Exit codes: 0, 1 it is not there, 5 not approved, 9 an apply runs.
+    Exit codes: 0, 1 it is not there, 5 not approved or its writer stands stopped, 9 an apply runs.
     """
-    from hybridrag.engine.registering import forget, recorded
+    from hybridrag.engine.registering import forget, recorded, refuse_while_paused
     from hybridrag.spec import Drop, SpecFiles
 
     files = SpecFiles(settings.paths())
@@ -351,6 +351,7 @@ def remove(settings: Settings, name: str, yes: bool) -> None:
     if not yes:
         _ask(settings, name, places)
     with recorded(world, f"remove.{name}") as journal:
+        refuse_while_paused(world, journal, name)
         files.write()
         try:
             forget(world, journal, name)

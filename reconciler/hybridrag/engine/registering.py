@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from hybridrag.errors import PlanRefused
 from hybridrag.journal import Journal, Lease
 from hybridrag.model.wanted import Wanted
 
@@ -47,7 +48,17 @@ def register(world: World, item: Wanted, *, in_files: bool) -> bool:
     return True
 
 
+def refuse_while_paused(world: World, journal: Journal, database: str) -> None:
+    """Raise PlanRefused where a killed run left the writer stopped: nothing would ever start it again."""
+    item = world.wanted.get(database)
+    if item is not None and item.pausable and journal.paused_since(database) is not None:
+        raise PlanRefused(
+            f'database "{database}" cannot be forgotten yet: a run that was cut off left its writer stopped',
+            hint=f"hybridrag apply --target {database} goes on and starts it again; then remove it",
+        )
+
+
 def forget(world: World, journal: Journal, database: str) -> None:
-    """Drop a database from the registry, and a pause that a killed run left. Its data stays where it is."""
+    """Drop a database from the registry, and the note of a pause without a writer. Its data stays where it is."""
     world.registry.drop(database)
     journal.close_pause(database)

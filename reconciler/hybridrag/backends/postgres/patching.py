@@ -129,6 +129,20 @@ class PostgresPatcher:
             data = encoder.encode(batch, lambda key: (None, None))
         async with self._opened.transaction():
             await upsert(self._opened, self._mending.table(name), encoder.columns, ["workspace", "id"], data)
+            if name == "text_chunks" and Slot.VECTOR in self._mending.slots:
+                await self._follow_chunks(batch.keys)
+
+    async def _follow_chunks(self, keys: Sequence[str]) -> None:
+        """Let chunk vectors repeat what changed in their chunks; it is in no vector's record, so nothing else would."""
+        chunks, vectors = map(self._mending.table, ("text_chunks", "chunks"))
+        await self._opened.execute(
+            f"UPDATE {vectors} v SET tokens = c.tokens, chunk_order_index = c.chunk_order_index FROM {chunks} c "
+            "WHERE v.workspace = $1 AND c.workspace = $1 AND v.id = c.id AND c.id = ANY($2::text[]) "
+            "AND num_nonnulls(v.tokens, v.chunk_order_index) > 0 "
+            "AND (v.tokens, v.chunk_order_index) IS DISTINCT FROM (c.tokens, c.chunk_order_index)",
+            self._mending.workspace,
+            list(keys),
+        )
 
     async def remove(self, namespace: str, keys: Sequence[str]) -> None:
         if namespace in STREAMS:
