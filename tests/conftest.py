@@ -25,6 +25,7 @@ import pytest
 from tests.support.age_server import age_database, age_server  # noqa: F401  # fixtures
 from tests.support.command_server import CommandServer
 from tests.support.docker.fixtures import case, docker_engine  # noqa: F401  # fixtures
+from tests.support.lightrag_children import use
 from tests.support.milvus import milvus, vector_database  # noqa: F401  # fixtures
 
 ROOT = Path(__file__).parents[1]
@@ -37,6 +38,7 @@ _numbers = itertools.count()
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("hand", deadline=None)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "hand")
+use()  # LightRAG's imports, once a worker
 
 
 @pytest.hookimpl(optionalhook=True)

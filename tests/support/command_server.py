@@ -1,7 +1,7 @@
 """Runs `hybridrag …` without paying for its imports each time: a process that has them forks one child per command.
 
 Each command is a process and a session of its own as ever, with its own environment, folder, pipes and exit code. What
-Python or hybridrag read while they start (`PYTHON…`, `LC_…`, failpoints) needs a real start: `serves` says so.
+Python and libraries read while they start (`PYTHON…`, `LC_…`) needs a real start: `serves` says so.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-READ_AT_START = ("PYTHON", "LC_", "LANG", "HYBRIDRAG_FAILPOINTS", "OPENBLAS", "OMP_", "MALLOC_")
+from tests.support.lightrag_children import lightrag, use
+
+READ_AT_START = ("PYTHON", "LC_", "LANG", "OPENBLAS", "OMP_", "MALLOC_")
 IN_PROCESSES_OF_THEIR_OWN = ("_child", "lightrag_instance", "lightrag_models", "__main__")
 """Modules that import LightRAG; a command must not have it."""
 
@@ -33,7 +35,7 @@ class CommandServer:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket = ours
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(theirs.fileno())],
+            [sys.executable, "-m", __name__, str(theirs.fileno()), lightrag().address],
             cwd=Path(__file__).parents[2],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
@@ -115,8 +117,11 @@ def _command(asked: dict[str, object], out: int, err: int) -> int:
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", closefd=False, errors="backslashreplace")  # noqa: SIM115
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
+    from hybridrag import failpoints
     from hybridrag.cli import main
 
+    if failpoints.VARIABLE in env:
+        failpoints._armed = None  # as if read while it started
     code: object = 0
     try:
         main(prog_name="hybridrag")
@@ -134,9 +139,10 @@ def _command(asked: dict[str, object], out: int, err: int) -> int:
     return code if isinstance(code, int) else int(code is not None)
 
 
-def serve(at: int) -> None:
+def serve(at: int, lightrag_at: str) -> None:
     import hybridrag
 
+    use(lightrag_at)
     for module in pkgutil.walk_packages(hybridrag.__path__, "hybridrag."):
         if not module.name.endswith(IN_PROCESSES_OF_THEIR_OWN):
             with contextlib.suppress(ImportError):  # what an optional package would bring
@@ -159,4 +165,4 @@ def serve(at: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]))
+    serve(int(sys.argv[1]), sys.argv[2])
