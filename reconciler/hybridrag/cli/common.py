@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -120,6 +121,8 @@ def command_options(function: Command) -> Command:
         **own: Any,
     ) -> Any:
         take_any_text(sys.stdout, sys.stderr)
+        # What breaks while something is broken off is told as its cause; libraries' own tracebacks may hold data.
+        logging.getLogger("asyncio").disabled = True
         machine = as_json or format_ == "json"
         settings = Settings(files, env, state, machine, not no_color, quiet, debug)
         try:

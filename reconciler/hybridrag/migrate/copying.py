@@ -109,8 +109,8 @@ async def _copy_range(reader: Reader, writer: Writer, part: Range, rows: int, me
                 last = asyncio.create_task(writer.write(encoded)), batch
         await settle()
     finally:
-        if last is not None and not last[0].done():
-            # Never leave a write behind: the connection must be quiet when it is closed.
+        if last is not None:
+            # Never leave a write behind, nor its error: the connection must be quiet when it is closed.
             last[0].cancel()
             await asyncio.gather(last[0], return_exceptions=True)
     return written

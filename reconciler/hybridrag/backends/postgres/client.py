@@ -148,7 +148,6 @@ async def while_open(opened: asyncpg.Connection, operation: Coroutine[Any, Any, 
             raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
         return task.result()
     finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
         opened.remove_termination_listener(ended)
