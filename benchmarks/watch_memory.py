@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.support.big_database import PEOPLE, build
+from tests.support.big_corpus import PEOPLE
+from tests.support.big_database import build
 from tests.support.ingesting import doc, ingesting, text
 from tests.support.model_server import ModelServer
 from tests.support.stores import move

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,112 +12,17 @@ import asyncpg
 import pytest
 
 from hybridrag.backends.json.store import JsonStore
-from hybridrag.backends.milvus.store import MilvusStore
-from hybridrag.backends.postgres import moment as postgres_moment
 from hybridrag.backends.postgres.store import PostgresStore
-from hybridrag.errors import PlanRefused, VerificationFailed
+from hybridrag.errors import VerificationFailed
 from hybridrag.migrate import catching_up
-from hybridrag.migrate.catching_up import Delta, apart, catch_up, digests_of
+from hybridrag.migrate.catching_up import Delta, apart, catch_up
 from hybridrag.migrate.changing import NeedsWholePass, carry, look_at
 from hybridrag.migrate.digest import NamespaceDigest
 from hybridrag.migrate.examining import examine_source
-from hybridrag.model.data import NAMESPACES, Batch, streams_of
-from hybridrag.model.ports import Moment, Reader, Store
+from hybridrag.model.data import Batch, streams_of
+from hybridrag.model.ports import Moment, Reader
 from tests.conftest import EXAMPLE, Server
-from tests.contract.test_milvus import EMBEDDING as MILVUS_EMBEDDING
-from tests.contract.test_milvus import move as move_vectors
-from tests.contract.test_milvus import source as vectors_of
-from tests.support.milvus import MilvusServer
 from tests.support.stores import EMBEDDING, difference, meter, move, store
-
-NAMES = [namespace.name for namespace in NAMESPACES]
-WRITES = {
-    "an update": "UPDATE lightrag_doc_full SET content = content || 'x' WHERE workspace = 'notes' AND id IN "
-    "(SELECT id FROM lightrag_doc_full WHERE workspace = 'notes' LIMIT 3)",
-    "a deletion": "DELETE FROM lightrag_doc_chunks WHERE workspace = 'notes' AND id IN "
-    "(SELECT id FROM lightrag_doc_chunks WHERE workspace = 'notes' ORDER BY id LIMIT 2)",
-    "an insertion": "INSERT INTO lightrag_doc_full (id, workspace, doc_name, content) VALUES ('new', 'notes', 'n', 'c')",
-    "one row for another": "WITH gone AS (DELETE FROM lightrag_doc_full WHERE workspace = 'notes' AND id = "
-    "(SELECT min(id) FROM lightrag_doc_full WHERE workspace = 'notes')) "
-    "INSERT INTO lightrag_doc_full (id, workspace, doc_name, content) VALUES ('other', 'notes', 'n', 'c')",
-    "an update that changes nothing": "UPDATE lightrag_doc_status SET status = status WHERE workspace = 'notes'",
-    "a neighbour's": "UPDATE lightrag_doc_full SET content = '' WHERE workspace = 'neighbour'",
-}
-
-
-async def _all(reader: Reader, name: str) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
-    async for batch in reader.read(name, rows=50):
-        found.update(digests_of(batch))
-    return found
-
-
-async def _check(moment: Moment, later: Reader) -> None:
-    async with moment.until(later) as changes:
-        assert changes is not None
-        for name in NAMES:
-            whole, now = await _all(moment, name), await _all(later, name)
-            before, after = await _all(changes.before, name), await _all(changes.after, name)
-            assert before.items() <= whole.items()
-            kept = {key: digest for key, digest in whole.items() if key not in before}
-            assert kept.keys().isdisjoint(after)
-            assert {**kept, **after} == now
-
-
-async def test_postgres_tells_what_was_written_since_a_moment(
-    server: Server, database: str, filled: asyncpg.Connection
-) -> None:
-    reader = store(server, database).reader()
-    chosen = random.Random()
-    async with reader.snapshot() as moment:
-        await _check(moment, reader)
-        for words in chosen.sample(sorted(WRITES), len(WRITES)):
-            await filled.execute(WRITES[words])
-            await _check(moment, reader)
-        async with reader.snapshot() as later:
-            await filled.execute("DELETE FROM lightrag_graph_edges WHERE workspace = 'notes'")
-            await _check(moment, later)
-            await _check(later, reader)
-
-
-async def test_what_was_under_way_at_the_moment_is_found(
-    server: Server, database: str, filled: asyncpg.Connection
-) -> None:
-    """Also what a part of a transaction wrote (a savepoint has a number of its own), however many began and ended since."""
-    reader = store(server, database).reader()
-    other = await asyncpg.connect(server.dsn(database))
-    try:
-        async with filled.transaction():
-            await filled.execute(WRITES["an insertion"])
-            async with filled.transaction():
-                await filled.execute(WRITES["an update"])
-            await other.execute(WRITES["a deletion"])
-            async with reader.snapshot() as moment:
-                await other.execute(WRITES["a neighbour's"])
-                await _check(moment, reader)
-                # Not committed yet, and so not there; then it is.
-                await filled.execute("SAVEPOINT late")
-                held = moment
-                await _commit_and_check(filled, held, reader)
-    finally:
-        await other.close()
-
-
-async def _commit_and_check(filled: asyncpg.Connection, moment: Moment, reader: Reader) -> None:
-    await filled.execute("COMMIT")
-    await filled.execute("BEGIN")  # for the block that began the first one
-    await _check(moment, reader)
-
-
-async def test_too_much_of_postgres_is_left_to_a_whole_pass(
-    server: Server, database: str, filled: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(postgres_moment, "MOST", 2)
-    reader = store(server, database).reader()
-    async with reader.snapshot() as moment:
-        await filled.execute(WRITES["an update"])
-        async with moment.until(reader) as changes:
-            assert changes is None
 
 
 class Copied:
@@ -330,79 +234,3 @@ async def test_what_the_target_does_not_hold_as_written_is_never_called_done(
         copied.change("full_docs", edit)
         with pytest.raises(VerificationFailed, match=r"1 records of full_docs are not in the target"):
             await copied.by_what_differs(moment)
-
-
-@pytest.fixture
-def vectors(milvus: MilvusServer, vector_database: str) -> MilvusStore:
-    return milvus.backend(vector_database).store("unused", "notes", MILVUS_EMBEDDING)
-
-
-async def _tables(source: Store, target: Store) -> dict[str, NamespaceDigest]:
-    names = streams_of(target.slots)
-    tables, _ = await examine_source(source.reader(), target, names, 50, meter())
-    return dict(tables)
-
-
-async def test_milvus_is_brought_up_to_date(vectors: MilvusStore, tmp_path: Path) -> None:
-    """By what differs, then by a whole pass that begins with a copy of an old state; all records equal each time."""
-    shutil.copytree(EXAMPLE / "archive", tmp_path / "notes")
-    files = vectors_of(tmp_path / "notes")
-    await move_vectors(files.reader(), vectors)
-    held = await _tables(files, vectors)
-    mending, streams = vectors.mending(), streams_of(vectors.slots)
-    first = await _tables(files, vectors)
-    async with files.reader().snapshot() as moment:
-        _rewrite(tmp_path / "notes" / "vdb_entities.json")
-        async with moment.until(files.reader()) as changes:
-            assert changes is not None
-            found = await look_at(changes, vectors, mending, streams, 50, lossy=True)
-            async with mending.open("db1-a") as patcher:
-                delta = await carry(found, changes, vectors, mending, patcher, first, 50, meter())
-    assert (delta.put, delta.removed) == (3, 1)
-    assert apart(await _tables(files, vectors), first) == []
-    facts, _ = await vectors.observe()
-    assert facts["state"] == "copied", "what was changed is unverified"
-    await vectors.mark("db1-a", "verified", "another state")
-    facts, _ = await vectors.observe()
-    assert (facts["state"], facts["source_fingerprint"]) == ("verified", "another state")
-    # Back to the first state, told by the tables alone.
-    shutil.rmtree(tmp_path / "notes")
-    shutil.copytree(EXAMPLE / "archive", tmp_path / "notes")
-    async with mending.open("db1-a") as patcher:
-        delta = await catch_up(files.reader(), vectors, mending, patcher, held, first, 50, meter())
-    assert (delta.put, delta.removed) == (3, 1)
-    found_keys = [key async for keys in mending.keys("entities") for key in keys]
-    assert len(found_keys) == len(set(found_keys)) == held["entities"].records
-
-
-def _rewrite(path: Path) -> None:
-    """As LightRAG does: the first row gone, one changed, one added."""
-    import base64
-
-    import numpy as np
-
-    value = json.loads(path.read_text("utf-8"))
-    matrix = np.frombuffer(base64.b64decode(value["matrix"]), dtype="<f4").reshape(-1, value["embedding_dim"])
-    rows = value["data"][1:]
-    rows[3]["content"] += " changed"
-    rows.append({**rows[0], "__id__": "ent-new"})
-    whole = np.concatenate([matrix[1:], matrix[1:2]])
-    value |= {"data": rows, "matrix": base64.b64encode(whole.tobytes()).decode()}
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
-    new.replace(path)
-
-
-async def test_milvus_gives_a_copy_back_only_to_its_owner(vectors: MilvusStore) -> None:
-    files = vectors_of()
-    await move_vectors(files.reader(), vectors)
-    await vectors.mark("db1-a", "verified")
-    await vectors.mark("db1-a", "switched")
-    with pytest.raises(PlanRefused, match="taken over"):
-        await vectors.mending().reclaim("db2-a")
-    with pytest.raises(PlanRefused, match="taken over"):
-        async with vectors.mending().open("db1-a"):
-            pass  # it serves
-    await vectors.mending().reclaim("db1-b")
-    facts, _ = await vectors.observe()
-    assert (facts["migration"], facts["state"]) == ("db1-b", "copied")

@@ -1,60 +1,42 @@
 """Bad input: each mistake has its exit code, words that name the thing and the next command, and changes nothing."""
 
+# ruff: noqa: F811  # fixtures are imported, and then named as arguments
+
 from __future__ import annotations
 
-import asyncio
-import base64
-import json
 import os
-import re
 import shutil
 import subprocess
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 
-import hybridrag
-from hybridrag.actions import migrate as migrate_action
-from hybridrag.actions import validate as validate_action
-from hybridrag.actions import verify as verify_action
 from hybridrag.backends.postgres.embedded_place import free_port
 from hybridrag.cli import main
-from hybridrag.errors import PlanRefused
 from tests.conftest import DIM, EXAMPLE, Project, Server, clean_environment, digests, make_project
 from tests.support.plain_postgres import plain_postgres
+from tests.support.spoiling import (
+    GRAPH,
+    Change,
+    cut,
+    edit,
+    first,
+    kv,
+    matrix_of,
+    not_a_number,
+    put_matrix,
+    spec,
+    swapped,
+    twice_in_kv,
+    twice_in_vdb,
+    vdb,
+    write_registry,
+)
 from tests.support.target import relations, rows_held, run_sql
-
-CANARY = "kanari-7Q!x"
-"""The password of the roles below; it may stand in no output and in no file of ours."""
-
-Change = Callable[[Project], object]
-
-
-# --- the world of a case ---
-
-
-@pytest.fixture(scope="module")
-def empty(server: Server) -> Iterator[str]:
-    """A database that every case must leave as empty as it was."""
-    name = f"empty_{os.getpid()}"
-    run_sql(server.dsn("tester"), f"CREATE DATABASE {name}")
-    yield name
-    run_sql(server.dsn("tester"), f"DROP DATABASE {name} WITH (FORCE)")
-
-
-@pytest.fixture
-def untouched(tmp_path: Path, server: Server, empty: str) -> Iterator[Project]:
-    """The example wanted in the empty database; a case that fills it fails alone."""
-    before = relations(server.dsn(empty))
-    yield make_project(tmp_path / "project", server, empty, EXAMPLE / "archive")
-    if relations(server.dsn(empty)) != before:
-        run_sql(server.dsn("tester"), f"DROP DATABASE {empty} WITH (FORCE)", f"CREATE DATABASE {empty}")
+from tests.support.untouched import CANARY, apply, assert_refused, empty, serving, steps_begun, untouched  # noqa: F401
 
 
 @pytest.fixture
@@ -66,49 +48,6 @@ def poor(server: Server, empty: str) -> Iterator[str]:
     run_sql(server.dsn(empty), f"DROP OWNED BY {name}", f"DROP ROLE {name}")
 
 
-def serving(project: Project) -> str | None:
-    """The backend that the registry names, read as a stranger would."""
-    found = re.findall(
-        r"^    backend: (.*)$", registry(project).read_text() if registry(project).exists() else "", re.M
-    )
-    return None if not found or found[0] == "null" else found[0]
-
-
-def registry(project: Project) -> Path:
-    return project.folder / "state" / "test" / "registry.yaml"
-
-
-def steps_begun(project: Project) -> list[str]:
-    """Steps of the last apply, from its event stream; empty when it never began."""
-    file = project.folder / "events.jsonl"
-    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    return [line["step"].partition(".")[0] for line in lines if line["type"] == "step_started"]
-
-
-def words(text: str) -> str:
-    return " ".join(text.split())
-
-
-def assert_refused(
-    done: subprocess.CompletedProcess[str], code: int, *says: str, secrets: tuple[str, ...] = (CANARY,)
-) -> None:
-    """The exit code, the words and the next command; no traceback, no secret."""
-    said = f"{done.stdout}\n{done.stderr}"
-    assert done.returncode == code, said
-    assert "Traceback" not in said
-    assert "unexpected" not in done.stderr, said
-    for secret in secrets:
-        assert secret not in said
-    assert words(done.stderr).startswith("error:"), said
-    for part in says:
-        assert part in words(done.stderr), f"{part!r} is not in: {words(done.stderr)}"
-    assert "→" in done.stderr, f"no next command: {done.stderr}"
-
-
-def apply(project: Project, *more: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return project.run("apply", "--auto-approve", "--events", "events.jsonl", *more, **variables)
-
-
 def apply_here(project: Project) -> subprocess.CompletedProcess[str]:
     """The same in this process, which saves half a second of start-up for each of many cases."""
     argv = ["apply", "--auto-approve", "--events", "events.jsonl"]
@@ -116,119 +55,6 @@ def apply_here(project: Project) -> subprocess.CompletedProcess[str]:
     done = CliRunner().invoke(main, argv, env={name: kept.get(name) for name in os.environ})
     assert done.exception is None or isinstance(done.exception, SystemExit)
     return subprocess.CompletedProcess(argv, done.exit_code, done.stdout, done.stderr)
-
-
-# --- ways to spoil ---
-
-
-def edit(name: str, old: str, new: str) -> Change:
-    """Replace the first occurrence in a file of the database."""
-
-    def change(project: Project) -> None:
-        path = project.data / name
-        text = path.read_text("utf-8")
-        assert old in text
-        path.write_text(text.replace(old, new, 1), "utf-8")
-
-    return change
-
-
-def cut(name: str, part: float) -> Change:
-    """Leave only the first part of a file."""
-
-    def change(project: Project) -> None:
-        path = project.data / name
-        os.truncate(path, int(path.stat().st_size * part))
-
-    return change
-
-
-def spec(old: str, new: str) -> Change:
-    """Replace in the spec."""
-
-    def change(project: Project) -> None:
-        path = project.folder / "hybridrag.yaml"
-        text = path.read_text()
-        assert old in text
-        path.write_text(text.replace(old, new, 1))
-
-    return change
-
-
-def kv(name: str, spoil: Callable[[dict[str, Any]], object]) -> Change:
-    """Change a key-value file as an object."""
-
-    def change(project: Project) -> None:
-        path = project.data / f"kv_store_{name}.json"
-        whole = json.loads(path.read_text("utf-8"))
-        spoil(whole)
-        path.write_text(json.dumps(whole, indent=2), "utf-8")  # ASCII: a lone surrogate stays an escape
-
-    return change
-
-
-def vdb(name: str, spoil: Callable[[dict[str, Any]], object]) -> Change:
-    """Change a vector file as an object."""
-
-    def change(project: Project) -> None:
-        path = project.data / f"vdb_{name}.json"
-        whole = json.loads(path.read_text("utf-8"))
-        spoil(whole)
-        path.write_text(json.dumps(whole, ensure_ascii=False), "utf-8")
-
-    return change
-
-
-def first(whole: dict[str, Any]) -> dict[str, Any]:
-    return next(iter(whole.values()))
-
-
-def matrix_of(whole: dict[str, Any]) -> Any:
-    return np.frombuffer(base64.b64decode(whole["matrix"]), "<f4").reshape(-1, whole["embedding_dim"]).copy()
-
-
-def put_matrix(whole: dict[str, Any], matrix: Any) -> None:
-    whole["matrix"] = base64.b64encode(np.ascontiguousarray(matrix).tobytes()).decode()
-
-
-def not_a_number(whole: dict[str, Any]) -> None:
-    """NaN in both copies of the second vector."""
-    matrix = matrix_of(whole)
-    matrix[1, 0] = np.nan
-    put_matrix(whole, matrix)
-    half = np.full(whole["embedding_dim"], np.nan, "<f2")
-    whole["data"][1]["vector"] = base64.b64encode(zlib.compress(half.tobytes())).decode()
-
-
-def swapped(whole: dict[str, Any]) -> None:
-    """The matrix holds the second row's vector where the data has the first's."""
-    matrix = matrix_of(whole)
-    put_matrix(whole, matrix[[1, 0, *range(2, len(matrix))]])
-
-
-def twice_in_kv(project: Project) -> None:
-    """The first record of `text_chunks` once more at the end of the file, as no JSON library would write it."""
-    path = project.data / "kv_store_text_chunks.json"
-    text = path.read_text("utf-8")
-    key, record = next(iter(json.loads(text).items()))
-    path.write_text(f"{text.rstrip()[:-2]},\n  {json.dumps(key)}: {json.dumps(record)}\n}}", "utf-8")
-
-
-def twice_in_vdb(whole: dict[str, Any]) -> None:
-    matrix = matrix_of(whole)
-    whole["data"].append(whole["data"][0])
-    put_matrix(whole, np.concatenate([matrix, matrix[:1]]))
-
-
-def write_registry(text: str) -> Change:
-    def change(project: Project) -> None:
-        registry(project).parent.mkdir(parents=True)
-        registry(project).write_text(text)
-
-    return change
-
-
-# --- refused before anything is begun, or by `validate` ---
 
 
 @dataclass(frozen=True)
@@ -241,7 +67,6 @@ class Case:
     found_by: str = "plan"
 
 
-GRAPH = "graph_chunk_entity_relation.graphml"
 REGISTRY_OF = "version: 1\ndatabases:\n  notes: {{name: notes, path: x, backend: {0}, backend_type: {1}}}\n"
 
 CASES = {
@@ -499,104 +324,6 @@ def test_a_workspace_with_other_data_is_not_written_unasked(
     assert rows_held(server.dsn(empty)) == 1
 
 
-# --- plan files ---
-
-
-def test_a_stale_plan_is_refused_and_says_what_moved(untouched: Project, server: Server, empty: str) -> None:
-    """A saved plan is carried out only in the world it was made for: records, registry, spec and server."""
-    untouched.ok("plan", "--out", "saved.plan")
-    source, settings = untouched.data / "kv_store_full_docs.json", untouched.folder / "hybridrag.yaml"
-    content, times, text = source.read_bytes(), source.stat(), settings.read_text()
-
-    def stale(*says: str) -> None:
-        assert_refused(untouched.run("apply", "saved.plan"), 5, "the plan is stale", *says, "hybridrag plan")
-        assert relations(server.dsn(empty)) == there
-
-    there = relations(server.dsn(empty))
-    source.write_bytes(content + b"\n")
-    stale(
-        "store/notes@json.fingerprint",
-        f"store/notes@json.bytes: {size_of(untouched) - 1} → {size_of(untouched)}",
-    )
-    source.write_bytes(content)
-    os.utime(source, ns=(times.st_atime_ns, times.st_mtime_ns))
-    settings.write_text(text.replace("backend: pg", "backend: pg\n    migration: {batch: 7}"))
-    stale("the spec was changed")
-    settings.write_text(text)
-    write_registry("databases: {notes: {name: notes, path: /elsewhere}}\n")(untouched)
-    stale("registry/notes.path", "/elsewhere")
-    shutil.rmtree(untouched.folder / "state")
-    run_sql(server.dsn(empty), "CREATE EXTENSION vector")
-    there = relations(server.dsn(empty))
-    stale("backend/pg.pgvector: absent → ")
-
-
-def size_of(project: Project) -> int:
-    return sum(path.stat().st_size for path in project.data.iterdir())
-
-
-def test_a_damaged_plan_file_is_not_carried_out(untouched: Project, server: Server, empty: str) -> None:
-    """A plan that was cut, edited, or is none at all is refused by name; a missing one is not found."""
-    there = relations(server.dsn(empty))
-    plan = untouched.folder / "saved.plan"
-    untouched.ok("plan", "--out", plan.name)
-    whole = plan.read_text()
-    edited = json.loads(whole)
-    edited["steps"] = [step for step in edited["steps"] if step["verb"] != "verify"]
-    newer = {**json.loads(whole), "version": 3}
-    spoiled = (whole[: len(whole) // 2], json.dumps(edited), json.dumps(newer), "", "[]", "\x00\x01")
-    for text in spoiled:
-        plan.write_text(text)
-        assert_refused(untouched.run("apply", plan.name), 3, "saved.plan", "hybridrag plan --out FILE")
-    plan.unlink()
-    assert_refused(
-        untouched.run("apply", plan.name), 6, '"saved.plan" does not exist', "hybridrag plan --out"
-    )
-    assert relations(server.dsn(empty)) == there
-    assert not (untouched.folder / "state").exists()
-
-
-# --- found while applying: nothing is switched, and the way on is open ---
-
-
-@pytest.mark.slow
-def test_a_source_that_is_written_meanwhile_is_never_switched(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A write while examining, copying or verifying is noticed; the next apply starts from the new state."""
-
-    def attempt() -> Any:
-        async def run() -> Any:
-            plan = await hybridrag.plan(hybridrag.load(project.folder / "hybridrag.yaml"))
-            return await hybridrag.apply(plan)
-
-        return asyncio.run(run())
-
-    def written_after(function: Any) -> Any:
-        async def wrapper(*args: Any, **named: Any) -> Any:
-            result = await function(*args, **named)
-            (project.data / "kv_store_doc_status.json").touch()
-            return result
-
-        return wrapper
-
-    moments = (
-        (validate_action, "examine_source", "was written while it was examined"),
-        (migrate_action, "copy_ranges", "was written after it was planned; nothing was switched"),
-        (verify_action, "compare", "was written after it was planned; nothing was switched"),
-    )
-    for module, name, says in moments:
-        with monkeypatch.context() as patch:
-            patch.setattr(module, name, written_after(getattr(module, name)))
-            with pytest.raises(PlanRefused, match=says) as refused:
-                attempt()
-        assert "hybridrag apply" in str(refused.value)
-        assert serving(project) is None
-    assert attempt().outcome == "done"
-    assert serving(project) == "pg"
-    project.ok("verify", "notes")
-
-
 def test_a_field_without_a_place_may_be_left_behind_by_name(project: Project) -> None:
     """`--allow field_loss` is the way out that the refusal names; everything else arrives."""
     kv("full_docs", lambda whole: first(whole).update(multimodal_content=[1]))(project)
@@ -605,68 +332,3 @@ def test_a_field_without_a_place_may_be_left_behind_by_name(project: Project) ->
     assert "0 missing, 0 extra, 0 different" in apply(project, "--allow", "field_loss").stdout
     assert serving(project) == "pg"
     assert digests(project.data) == before
-
-
-# --- the command line ---
-
-ARGUMENTS = {
-    "status of nobody": (("status", "nope"), 6, ('database "nope"', "notes")),
-    "verify of nobody": (("verify", "nope"), 6, ('database "nope"', "notes")),
-    "query of nobody": (("query", "nope", "text", "--context-only"), 6, ('database "nope"', "notes")),
-    "plan for nobody": (("plan", "--target", "nope"), 6, ('database "nope"', "notes")),
-    "apply without nobody": (("apply", "--auto-approve", "--exclude", "nope"), 6, ('database "nope"', "notes")),
-    "start of no backend": (("backend", "start", "nope"), 6, ('backend "nope"', "files, pg")),
-    "stop of no backend": (("backend", "stop", "nope"), 6, ('backend "nope"', "files, pg")),
-    "start of somebody else's server": (("backend", "start", "pg"), 4, ("external server", "its own tools")),
-    "no spec": (("plan", "-f", "nope.yaml"), 6, ("nope.yaml",)),
-    "events nowhere": (
-        ("apply", "--auto-approve", "--events", "nope/x"),
-        6,
-        ("nope/x", "another --events FILE"),
-    ),
-    "plan saved nowhere": (("plan", "--out", "nope/x"), 6, ("nope/x", "another --out FILE")),
-    "no overlay": (("plan", "--env", "nope"), 6, ("hybridrag.nope.yaml",)),
-    "verify before the copy": (("verify", "notes"), 6, ("does not hold", "hybridrag apply")),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("argv", "code", "says"), ARGUMENTS.values(), ids=ARGUMENTS.keys())
-def test_an_unknown_name_is_not_found(
-    untouched: Project, argv: tuple[str, ...], code: int, says: tuple[str, ...]
-) -> None:
-    """A name that is not there is said back, with those that are."""
-    before = digests(untouched.folder)
-    assert_refused(untouched.run(*argv), code, *says)
-    assert digests(untouched.folder) == before
-
-
-def test_nobody_is_asked_where_nobody_can_answer(untouched: Project, server: Server, empty: str) -> None:
-    """Without a terminal `apply` wants `--auto-approve` or a saved plan, and does nothing."""
-    there, before = relations(server.dsn(empty)), digests(untouched.folder)
-    says = "needs an approval", "hybridrag apply --auto-approve", "hybridrag plan --out FILE"
-    assert_refused(untouched.run("apply"), 5, *says)
-    assert relations(server.dsn(empty)) == there
-    assert digests(untouched.folder) == before
-
-
-def test_errors_are_json_where_json_is_asked_for(untouched: Project) -> None:
-    """`--json` gives code, message and next command as one object on stderr, and nothing else there."""
-    shutil.rmtree(untouched.data)
-    done = untouched.run("apply", "--auto-approve", "--json")
-    assert done.returncode == 6
-    error = json.loads(done.stderr)["error"]
-    assert error["code"] == "not_found"
-    assert "does not exist" in error["message"]
-    assert "databases.notes.path" in error["next"]
-
-
-def test_looking_works_while_the_server_is_down(untouched: Project) -> None:
-    """`status` tells the rest and the reason; `health` and `verify` say it by their exit code."""
-    spec("port: ", f"port: {free_port()} #")(untouched)
-    before = digests(untouched.folder)
-    assert "connection refused" in untouched.ok("status")
-    health = untouched.run("health")
-    assert health.returncode == 4
-    assert "connection refused" in health.stdout
-    assert_refused(untouched.run("verify", "notes"), 4, "connection refused")
-    assert digests(untouched.folder) == before

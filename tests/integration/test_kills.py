@@ -5,30 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
 import os
 import random
 import re
-import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 
 import hybridrag
 from hybridrag.adapters.lightrag_process import LightRagSchema
-from hybridrag.backends.postgres.client import while_open
-from hybridrag.journal import Journal, Lease
-from tests.conftest import EXAMPLE, ROOT, Project, Server, clean_environment, digests, make_project
+from tests.conftest import ROOT, Project, Server, clean_environment, digests, make_project
 from tests.support import big_database
 from tests.support.target import content, run_sql
 
@@ -311,165 +305,6 @@ def test_of_two_applies_one_runs_and_the_other_names_it(work: Work, small: Refer
     assert first.wait(60) == 0, work.said()
     assert content(work.dsn, "notes") == small.content
     assert steps_left(work.project) == []
-
-
-def test_two_first_applies_at_the_same_moment_never_both_run(tmp_path: Path) -> None:
-    """Making the journal and taking the lease race without an error other than `lease held`."""
-    script = (
-        "import sys, time\n"
-        "from pathlib import Path\n"
-        "from hybridrag.errors import LeaseHeld\n"
-        "from hybridrag.journal import Journal, Lease\n"
-        "print('ready', flush=True)\n"
-        "sys.stdin.readline()\n"
-        "try:\n"
-        "    with Journal(Path(sys.argv[1])) as journal, Lease(journal, 'somebody'):\n"
-        "        began = time.monotonic()\n"
-        "        time.sleep(0.3)\n"
-        "        print(f'held {began} {time.monotonic()}')\n"
-        "except LeaseHeld:\n"
-        "    print('refused')\n"
-    )
-    for attempt in range(3):
-        path = tmp_path / str(attempt) / "journal.db"
-        racers = [
-            subprocess.Popen(
-                [sys.executable, "-c", script, str(path)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            )
-            for _ in range(4)
-        ]  # fmt: skip
-        for racer in racers:
-            assert racer.stdout is not None
-            assert racer.stdout.readline() == "ready\n"
-        for racer in racers:
-            assert racer.stdin is not None
-            racer.stdin.write("\n")
-            racer.stdin.flush()
-        said = [racer.communicate(timeout=20) for racer in racers]
-        held = sorted(out.split()[1:] for out, _ in said if out.startswith("held"))
-        assert held, said
-        assert all(out.startswith("held") or out.strip() == "refused" for out, _ in said), said
-        for one, other in itertools.pairwise(held):
-            assert float(one[1]) <= float(other[0]), "two of them held it at once"
-
-
-def test_the_lease_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
-    """Even while nobody has asked for the dead process's exit code (a zombie), as in many containers."""
-    script = (
-        "import sys, time\n"
-        "from pathlib import Path\n"
-        "from hybridrag.journal import Journal, Lease\n"
-        "Lease(Journal(Path(sys.argv[1])), 'killed').__enter__()\n"
-        "print('held', flush=True)\n"
-        "time.sleep(60)\n"
-    )
-    path = tmp_path / "journal.db"
-    process = subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    with process.stdout as out:
-        assert out.readline() == b"held\n"
-    process.kill()
-    wait_for(lambda: not is_alive(process.pid))
-    try:
-        with Journal(path) as journal, Lease(journal, "next") as lease:
-            assert lease.fence == 2
-    finally:
-        process.wait(10)
-
-
-# --- the server dies instead ---
-
-
-def test_a_copy_does_not_wait_for_ever_for_a_dead_server(server: Server) -> None:
-    """A session that ends while data waits for room to be sent is noticed (asyncpg alone would hang)."""
-
-    async def endless() -> AsyncIterator[bytes]:
-        yield b"x" * 50_000_000
-
-    async def run() -> None:
-        opened, other = (
-            await asyncpg.connect(server.dsn("tester")),
-            await asyncpg.connect(server.dsn("tester")),
-        )
-        try:
-            await opened.execute("CREATE TEMP TABLE t (c text)")
-            pid = await opened.fetchval("SELECT pg_backend_pid()")
-            os.kill(pid, signal.SIGSTOP)
-            copying = asyncio.ensure_future(
-                while_open(opened, opened.copy_to_table("t", source=endless(), format="text"))
-            )
-            await asyncio.sleep(0.3)
-            await other.execute(f"SELECT pg_terminate_backend({pid})")
-            os.kill(pid, signal.SIGCONT)
-            with pytest.raises(asyncpg.ConnectionDoesNotExistError):
-                await asyncio.wait_for(copying, 10)
-        finally:
-            opened.terminate()
-            await other.close()
-
-    asyncio.run(run())
-
-
-@pytest.mark.parametrize(
-    "seconds",
-    [
-        pytest.param(0.3, marks=pytest.mark.slow),
-        *(pytest.param(s, marks=pytest.mark.long) for s in (0.0, 0.1, 0.6)),
-    ],
-)
-def test_a_crash_of_the_server_is_told_and_survived(embedded: Project, seconds: float) -> None:
-    """SIGKILL of Postgres in the middle of the copy: exit 4 within seconds; the next apply starts it and finishes."""
-    shutil.rmtree(embedded.data)
-    built = big_database.build(embedded.data, mb=40, dim=96)
-    work = Work(embedded, "")
-    process = work.start()
-    wait_for(lambda: '"phase": "copying"' in work.events() or process.poll() is not None)
-    time.sleep(seconds)
-    record = next(embedded.folder.glob("**/embedded/pg/server.json"))
-    data = Path(json.loads(record.read_text())["data_dir"])
-    os.kill(int((data / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
-    assert process.wait(30) == 4, work.said()
-    assert "unexpected" not in work.said()
-    assert work.serving() is None
-    told = embedded.ok("apply", "--auto-approve")
-    assert f"{built.records:,} records equal, 0 missing, 0 extra, 0 different" in told
-    assert "No changes" in embedded.ok("plan")
-
-
-# --- with an embedded server ---
-
-
-@pytest.fixture
-def embedded() -> Iterator[Project]:
-    """The example as it is: its server is created by `apply`. In a folder that the server's account may enter."""
-    folder = Path(tempfile.mkdtemp(prefix="hybridrag-kill-"))
-    folder.chmod(0o711)
-    project = Project(folder / "example", folder / "example" / "archive", None)
-    shutil.copytree(EXAMPLE, project.folder)
-    file = project.folder / "hybridrag.yaml"
-    file.write_text(re.sub(r"^environment: .*$", "environment: test", file.read_text(), flags=re.M))
-    yield project
-    project.run("backend", "stop", "pg")
-    record = next(project.folder.glob("**/embedded/pg/server.json"), None)
-    data = json.loads(record.read_text()).get("data_dir") if record else None
-    if data:
-        shutil.rmtree(Path(data).parent, ignore_errors=True)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.mark.slow
-def test_an_apply_killed_while_it_provisions_is_finished_by_the_next(embedded: Project) -> None:
-    """Killed over and over while it makes and starts its server, it goes on from what is there."""
-    work = Work(embedded, "")
-    unfinished = 0
-    for seconds in (0.0, 0.05, 0.1, 0.2, 0.3, 0.4):
-        work.kill_in("provision.pg", seconds)
-        assert work.serving() is None
-        unfinished += "validate.archive" not in work.events()[work.events().find("step_started") :]
-    assert unfinished >= 3
-    assert "0 missing, 0 extra, 0 different" in embedded.ok("apply", "--auto-approve")
-    assert "No changes" in embedded.ok("plan")
 
 
 # --- the databases that are killed over ---

@@ -25,7 +25,7 @@ from hybridrag.backends.json.files import file_of
 from hybridrag.cli import main
 from hybridrag.model.data import NAMESPACES
 from tests.conftest import EXAMPLE, Project, Server, clean_environment, digests, make_project
-from tests.integration.test_bad_input import (
+from tests.support.spoiling import (
     GRAPH,
     Change,
     cut,
@@ -35,16 +35,14 @@ from tests.integration.test_bad_input import (
     matrix_of,
     not_a_number,
     put_matrix,
-    serving,
     spec,
-    steps_begun,
     swapped,
     twice_in_kv,
     twice_in_vdb,
     vdb,
-    words,
 )
 from tests.support.target import content, rows_held, run_sql
+from tests.support.untouched import serving, steps_begun, words
 
 RECORDS = 527
 """In the example's database."""

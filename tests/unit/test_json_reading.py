@@ -1,57 +1,34 @@
-"""The JSON readers see what LightRAG itself would load, in any batches, and never a part of a damaged file."""
+"""The JSON readers see what LightRAG itself would load, in any batches, however a file is laid out."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import functools
-import itertools
 import json
-import re
 import shutil
 import zlib
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import networkx as nx
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from nano_vectordb.dbs import load_storage, normalize
+from nano_vectordb.dbs import load_storage
 
 from hybridrag.backends.json.counting import count_records
-from hybridrag.backends.json.files import FILES, GRAPH_FILE, file_of
+from hybridrag.backends.json.files import FILES, file_of
 from hybridrag.backends.json.graphml import edge_key
 from hybridrag.backends.json.store import JsonReader, JsonStore
-from hybridrag.backends.json.surrogates import SurrogateWatch
 from hybridrag.errors import SourceUnreadable
-from hybridrag.model.data import BY_NAME, NAMESPACES, Batch, Slot
+from hybridrag.model.data import BY_NAME, NAMESPACES, Slot
 from hybridrag.model.selection import Embedding
 from tests.conftest import EXAMPLE, OLD_DATABASE
+from tests.support.json_files import IN_A_FOLDER, Records, graph_file, read, records, vector_file
 
 DATABASES = {"1.5.7": EXAMPLE / "archive", "1.4.9.8": OLD_DATABASE}
 NAMES = [namespace.name for namespace in NAMESPACES]
-IN_A_FOLDER = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-Records = list[tuple[str, dict[str, Any], list[float] | None]]
-
-
-def read(folder: Path, namespace: str, *, skip: int = 0, rows: int = 1000) -> list[Batch]:
-    """Every batch of one stream, through the public reader."""
-
-    async def collect() -> list[Batch]:
-        return [batch async for batch in JsonReader(folder).read(namespace, skip=skip, rows=rows)]
-
-    return asyncio.run(collect())
-
-
-def records(batches: Iterable[Batch]) -> Records:
-    return [
-        (key, batch.fields[i], None if batch.vectors is None else batch.vectors[i].tolist())
-        for batch in batches
-        for i, key in enumerate(batch.keys)
-    ]
 
 
 # --- the same records as LightRAG's own loading ---------------------------------------------------------
@@ -173,33 +150,6 @@ def test_a_kv_file_is_counted_and_read_however_it_is_laid_out(
     assert found == {key: {k: v for k, v in record.items() if k != "_id"} for key, record in content.items()}
 
 
-def vector_file(
-    path: Path,
-    rows: list[dict[str, Any]],
-    vectors: Any,
-    *,
-    after: dict[str, Any] | None = None,
-    **layout: Any,
-) -> Path:
-    """A `vdb_*.json` as NanoVectorDB saves it: matrix normalised, `vector` in float16; `after` follows the matrix."""
-    array = np.asarray(vectors, dtype=np.float32).reshape(len(rows), -1)
-    with np.errstate(all="ignore"):
-        matrix = normalize(array).astype(np.float32)
-        half = array.astype(np.float16)
-    data = [
-        {"vector": base64.b64encode(zlib.compress(half[i].tobytes())).decode(), **row}
-        for i, row in enumerate(rows)
-    ]
-    content = {
-        "embedding_dim": array.shape[1],
-        "data": data,
-        "matrix": base64.b64encode(matrix.tobytes()).decode(),
-        **(after or {}),
-    }
-    path.write_text(json.dumps(content, **{"ensure_ascii": False, **layout}), encoding="utf-8")
-    return path
-
-
 @given(
     texts=st.lists(_text, min_size=1, max_size=4),
     layout=_layouts,
@@ -215,21 +165,6 @@ def test_a_vector_file_is_counted_and_read_however_it_is_laid_out(
     assert count_records(path) == {"chunks": len(rows)}
     found = [(key, fields) for key, fields, _ in records(read(tmp_path, "chunks", rows=3))]
     assert found == [(row["__id__"], {"content": row["content"]}) for row in rows]
-
-
-def graph_file(folder: Path) -> Path:
-    """A GraphML file as NetworkXStorage writes it, with all attribute types and look-alikes of structure."""
-    graph = nx.Graph()
-    graph.add_node(
-        "<node id='x'>", entity_id="a", description="]]> <edge &", created_at=2**40, score=1.5, ok=True
-    )
-    graph.add_node("Zoë", entity_id="", description="line\nbreak\ttab", created_at=-1, score=1e-300, ok=False)
-    graph.add_node('lonely & "quoted"')
-    graph.add_edge("Zoë", "<node id='x'>", weight=2.0, keywords="<node ", created_at=3, truncate="")
-    graph.add_edge("Zoë", "Zoë", weight=0.1)
-    path = folder / GRAPH_FILE
-    nx.write_graphml(graph, path)
-    return path
 
 
 def test_a_graph_with_every_attribute_type_is_read_as_networkx_reads_it(tmp_path: Path) -> None:
@@ -272,122 +207,6 @@ def test_an_odd_attribute_is_read_as_networkx_reads_it_or_refused(
     assert {key: fields for key, fields, _ in records(read(tmp_path, "nodes"))} == _graph(path, "nodes")
 
 
-# --- damage ---------------------------------------------------------------------------------------------
-
-
-def small_kv(folder: Path) -> Path:
-    path = folder / "kv_store_full_docs.json"
-    content = {
-        f"doc-{n}": {"content": f"Zoë {n} 😀 \\u {{}}\n", "n": n, "list": [1, {"a": None}], "_id": f"doc-{n}"}
-        for n in range(3)
-    }
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
-    return path
-
-
-def small_vectors(folder: Path) -> Path:
-    rows = [{"__id__": f"é-{n}", "__created_at__": n, "content": 'say "matrix": "x"'} for n in range(3)]
-    return vector_file(
-        folder / "vdb_entities.json", rows, np.arange(12) + 1, after={"additional_data": {"a": "}"}}
-    )
-
-
-MAKERS: dict[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {
-    "kv": (small_kv, ("full_docs",)),
-    "vectors": (small_vectors, ("entities",)),
-    "graph": (graph_file, ("nodes", "edges")),
-}
-
-
-def _all(folder: Path, namespaces: tuple[str, ...]) -> None:
-    for namespace in namespaces:
-        read(folder, namespace, rows=2)
-
-
-def _observe(folder: Path) -> dict[str, Any]:
-    facts, _ = asyncio.run(JsonStore("files", folder, Embedding(model="m", dim=4)).observe())
-    return dict(facts)
-
-
-@pytest.mark.parametrize("kind", MAKERS)
-def test_a_file_cut_off_anywhere_is_never_read_as_whole(tmp_path: Path, kind: str) -> None:
-    """At every byte: reading it ends in SourceUnreadable with the file's name, and observing it does not raise."""
-    make, namespaces = MAKERS[kind]
-    path = make(tmp_path)
-    whole = path.read_bytes()
-    for length in range(len(whole.rstrip())):
-        path.write_bytes(whole[:length])
-        with pytest.raises(SourceUnreadable) as caught:
-            _all(tmp_path, namespaces)
-        assert path.name in caught.value.what, length
-        if length % 16 == 0:
-            assert f"damaged/{path.name}" in _observe(tmp_path), length
-    path.write_bytes(whole)
-    assert all(read(tmp_path, namespace) for namespace in namespaces)
-
-
-@pytest.mark.parametrize("kind", MAKERS)
-@given(data=st.data())
-@settings(parent=IN_A_FOLDER, max_examples=150)
-def test_random_damage_is_unreadable_or_harmless_and_nothing_else(
-    tmp_path: Path, kind: str, data: st.DataObject
-) -> None:
-    """Bytes replaced, removed or put in anywhere: SourceUnreadable or readable, never another exception."""
-    make, namespaces = MAKERS[kind]
-    path = make(tmp_path)
-    whole = path.read_bytes()
-    at = data.draw(st.integers(0, len(whole)))
-    gone = data.draw(st.integers(0, 8))
-    new = data.draw(
-        st.binary(max_size=4) | st.sampled_from([b"null", b"0", b"[]", b'""', b"9" * 30, b"\\ud800"])
-    )
-    path.write_bytes(whole[:at] + new + whole[at + gone :])
-    _observe(tmp_path)
-    told = []
-    try:
-        _all(tmp_path, namespaces)
-    except SourceUnreadable as error:
-        told.append(error.what)
-    assert all(path.name in text and "\n" not in text for text in told)
-
-
-@pytest.mark.parametrize(
-    ("was", "becomes", "words"),
-    [
-        ('"embedding_dim": 4', '"embedding_dim": 0', "embedding_dim"),
-        ('"embedding_dim": 4', '"embedding_dim": 3', "rows"),
-        ('"__id__": "é-1"', '"__id__": 7', "__id__"),
-        ('"data": [{', '"data": [5, {', "not an object"),
-        ('"}}', '"}', "premature EOF"),
-    ],
-)
-def test_a_vector_file_that_contradicts_itself_says_how(
-    tmp_path: Path, was: str, becomes: str, words: str
-) -> None:
-    """Each inconsistency has its own words, and the file's name."""
-    path = small_vectors(tmp_path)
-    text = path.read_text("utf-8")
-    assert was in text
-    path.write_text(text.replace(was, becomes, 1), encoding="utf-8")
-    with pytest.raises(SourceUnreadable, match=words):
-        read(tmp_path, "entities")
-
-
-@pytest.mark.parametrize("spoiled", ['"vector": "AAAA', '"vector": [1], "v": "', '"vector": "eJwDAAAAAAE='])
-def test_a_vector_that_cannot_be_decoded_is_a_fault_of_its_record_alone(tmp_path: Path, spoiled: str) -> None:
-    """The others are read; this one has its reason and the row as it stands in the file."""
-    path = small_vectors(tmp_path)
-    path.write_text(path.read_text("utf-8").replace('"vector": "', spoiled, 1), encoding="utf-8")
-    (batch,) = read(tmp_path, "entities")
-    assert list(batch.faults) == [0]
-    assert "cannot be decoded" in batch.faults[0].reason
-    assert batch.faults[0].record["__id__"] == batch.keys[0]
-    rest = batch.only(range(1, len(batch)))
-    assert (rest.faults, len(rest)) == ({}, len(batch) - 1)
-    assert batch.only([1, 0]).faults == {1: batch.faults[0]}
-    assert (batch.drop_first(0).faults, batch.drop_first(1).faults) == (batch.faults, {})
-
-
 @pytest.mark.parametrize("rows", [1, 2, 1000])
 def test_what_only_python_reads_is_read_as_python_does(tmp_path: Path, rows: int) -> None:
     """The streaming parser stops at NaN, at great numbers and at half a character; LightRAG does not, so we go on."""
@@ -423,19 +242,6 @@ def test_a_row_that_only_python_reads_stands_beside_its_vector(tmp_path: Path) -
         vector == pytest.approx(wanted, rel=1e-3)
         for (_, _, vector), wanted in zip(found, vectors, strict=True)
     ]
-
-
-@pytest.mark.parametrize(
-    "text", ['{"a": {"n": NaN}, "b": }', '{"a": {"n": NaN}', '{"a": {"n": NaN}} {}', '{"a": {"n": NaN}, 1: {}}',
-             '{"a": {"n": NaN} "b": {}}', '{"a": {"n": "\\ud800"}, "b": {"\\ud8']
-)  # fmt: skip
-def test_what_python_does_not_read_either_is_damaged(tmp_path: Path, text: str) -> None:
-    """NaN before it makes no difference."""
-    (tmp_path / "kv_store_full_docs.json").write_text(text)
-    with pytest.raises(
-        SourceUnreadable, match=r"(?s)damaged after [01] good record.*LightRAG cannot open it either"
-    ):
-        read(tmp_path, "full_docs")
 
 
 # --- vectors --------------------------------------------------------------------------------------------
@@ -482,42 +288,6 @@ def test_a_zero_vector_an_overflow_and_a_missing_copy_are_restored_from_what_is_
     assert found["huge"] == pytest.approx([0.6, 0.8])
     assert found["bare"] == pytest.approx([0.6, 0.8])
     assert found["axis"] == [1, 0]
-
-
-def test_two_copies_that_disagree_are_never_silently_merged(tmp_path: Path) -> None:
-    """A row whose two vectors point elsewhere is named."""
-    rows = [{"__id__": "good"}, {"__id__": "bad"}]
-    path = vector_file(tmp_path / "vdb_chunks.json", rows, [[1, 2, 3], [4, 5, 6]])
-    content = json.loads(path.read_text())
-    half = np.array([4, 5, -6], dtype=np.float16)
-    content["data"][1]["vector"] = base64.b64encode(zlib.compress(half.tobytes())).decode()
-    path.write_text(json.dumps(content))
-    (batch,) = read(tmp_path, "chunks")
-    assert list(batch.faults) == [1]
-    assert "two different vectors" in batch.faults[1].reason
-    assert batch.faults[1].record == content["data"][1]
-
-
-# --- lone surrogates ------------------------------------------------------------------------------------
-
-_pieces = st.sampled_from(
-    ["\\ud83d", "\\uDE00", "\\ud800", "\\udfff", "\\\\", "\\\\ud800", "\\n", "\\u0041", "x", "é", "\\\\" * 40]
-)
-
-
-@given(pieces=st.lists(_pieces, max_size=12), cuts=st.lists(st.integers(0, 400), max_size=5))
-@settings(max_examples=400)
-def test_lone_surrogates_are_found_wherever_the_blocks_are_cut(pieces: list[str], cuts: list[int]) -> None:
-    """The watch agrees with Python's own parser, which keeps them."""
-    text = ('"' + "".join(pieces) + '"').encode()
-    lone = re.search("[\ud800-\udfff]", json.loads(text)) is not None
-    watch = SurrogateWatch()
-    edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
-    blocks = [text[a:b] for a, b in itertools.pairwise(edges) if a < b]
-    found = [at for block in [*blocks, b""] if (at := watch.add(block)) is not None]
-    assert bool(found) == lone
-    if found:
-        assert text[found[0] : found[0] + 3].lower() == b"\\ud"
 
 
 def test_files_that_do_not_exist_are_empty_streams(tmp_path: Path) -> None:

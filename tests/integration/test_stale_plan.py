@@ -1,0 +1,120 @@
+"""A plan for a world that has moved on, before or while it is applied, or that was damaged: nothing is switched."""
+
+# ruff: noqa: F811  # fixtures are imported, and then named as arguments
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from typing import Any
+
+import pytest
+
+import hybridrag
+from hybridrag.actions import migrate as migrate_action
+from hybridrag.actions import validate as validate_action
+from hybridrag.actions import verify as verify_action
+from hybridrag.errors import PlanRefused
+from tests.conftest import Project, Server
+from tests.support.spoiling import write_registry
+from tests.support.target import relations, run_sql
+from tests.support.untouched import assert_refused, empty, serving, untouched  # noqa: F401
+
+# --- plan files ---
+
+
+def test_a_stale_plan_is_refused_and_says_what_moved(untouched: Project, server: Server, empty: str) -> None:
+    """A saved plan is carried out only in the world it was made for: records, registry, spec and server."""
+    untouched.ok("plan", "--out", "saved.plan")
+    source, settings = untouched.data / "kv_store_full_docs.json", untouched.folder / "hybridrag.yaml"
+    content, times, text = source.read_bytes(), source.stat(), settings.read_text()
+
+    def stale(*says: str) -> None:
+        assert_refused(untouched.run("apply", "saved.plan"), 5, "the plan is stale", *says, "hybridrag plan")
+        assert relations(server.dsn(empty)) == there
+
+    there = relations(server.dsn(empty))
+    source.write_bytes(content + b"\n")
+    stale(
+        "store/notes@json.fingerprint",
+        f"store/notes@json.bytes: {size_of(untouched) - 1} → {size_of(untouched)}",
+    )
+    source.write_bytes(content)
+    os.utime(source, ns=(times.st_atime_ns, times.st_mtime_ns))
+    settings.write_text(text.replace("backend: pg", "backend: pg\n    migration: {batch: 7}"))
+    stale("the spec was changed")
+    settings.write_text(text)
+    write_registry("databases: {notes: {name: notes, path: /elsewhere}}\n")(untouched)
+    stale("registry/notes.path", "/elsewhere")
+    shutil.rmtree(untouched.folder / "state")
+    run_sql(server.dsn(empty), "CREATE EXTENSION vector")
+    there = relations(server.dsn(empty))
+    stale("backend/pg.pgvector: absent → ")
+
+
+def size_of(project: Project) -> int:
+    return sum(path.stat().st_size for path in project.data.iterdir())
+
+
+def test_a_damaged_plan_file_is_not_carried_out(untouched: Project, server: Server, empty: str) -> None:
+    """A plan that was cut, edited, or is none at all is refused by name; a missing one is not found."""
+    there = relations(server.dsn(empty))
+    plan = untouched.folder / "saved.plan"
+    untouched.ok("plan", "--out", plan.name)
+    whole = plan.read_text()
+    edited = json.loads(whole)
+    edited["steps"] = [step for step in edited["steps"] if step["verb"] != "verify"]
+    newer = {**json.loads(whole), "version": 3}
+    spoiled = (whole[: len(whole) // 2], json.dumps(edited), json.dumps(newer), "", "[]", "\x00\x01")
+    for text in spoiled:
+        plan.write_text(text)
+        assert_refused(untouched.run("apply", plan.name), 3, "saved.plan", "hybridrag plan --out FILE")
+    plan.unlink()
+    assert_refused(
+        untouched.run("apply", plan.name), 6, '"saved.plan" does not exist', "hybridrag plan --out"
+    )
+    assert relations(server.dsn(empty)) == there
+    assert not (untouched.folder / "state").exists()
+
+
+# --- found while applying: nothing is switched, and the way on is open ---
+
+
+@pytest.mark.slow
+def test_a_source_that_is_written_meanwhile_is_never_switched(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write while examining, copying or verifying is noticed; the next apply starts from the new state."""
+
+    def attempt() -> Any:
+        async def run() -> Any:
+            plan = await hybridrag.plan(hybridrag.load(project.folder / "hybridrag.yaml"))
+            return await hybridrag.apply(plan)
+
+        return asyncio.run(run())
+
+    def written_after(function: Any) -> Any:
+        async def wrapper(*args: Any, **named: Any) -> Any:
+            result = await function(*args, **named)
+            (project.data / "kv_store_doc_status.json").touch()
+            return result
+
+        return wrapper
+
+    moments = (
+        (validate_action, "examine_source", "was written while it was examined"),
+        (migrate_action, "copy_ranges", "was written after it was planned; nothing was switched"),
+        (verify_action, "compare", "was written after it was planned; nothing was switched"),
+    )
+    for module, name, says in moments:
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, written_after(getattr(module, name)))
+            with pytest.raises(PlanRefused, match=says) as refused:
+                attempt()
+        assert "hybridrag apply" in str(refused.value)
+        assert serving(project) is None
+    assert attempt().outcome == "done"
+    assert serving(project) == "pg"
+    project.ok("verify", "notes")
