@@ -22,6 +22,8 @@ import asyncpg
 import hypothesis
 import pytest
 
+pytest.register_assert_rewrite("tests.support")
+
 from tests.support.age_server import age_database, age_server  # noqa: F401  # fixtures
 from tests.support.command_server import CommandServer
 from tests.support.docker.fixtures import case, docker_engine  # noqa: F401  # fixtures
