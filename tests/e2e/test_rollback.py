@@ -288,3 +288,35 @@ def test_away_from_a_server_that_is_down(project: Project) -> None:
     said = project.ok("rollback", "notes", "--discard-new", "--yes")
     assert "how much cannot be told" in " ".join(said.split())
     assert registry(project)["backend"] == "files"
+
+
+def test_deleted_files_pass_for_no_copy_and_the_way_back_is_named(project: Project) -> None:
+    """There and back; then somebody deletes the files. Plan and status name what is left, and all of it can be made anew."""
+    want(project, "pg")
+    project.ok("apply", "--auto-approve")
+    want(project, "files")
+    project.ok("apply", "--auto-approve")
+    held = rows(project)
+    for path in published(project):
+        (project.data / path).unlink()
+    refused = project.run("plan")
+    assert refused.returncode == 6
+    assert "hybridrag rollback notes --discard-new" in refused.stderr
+    assert "hybridrag rollback notes --discard-new" in project.ok("status")
+    project.ok("rollback", "notes", "--discard-new", "--auto-approve")
+    want(project, "files")
+    assert EQUAL in project.ok("apply", "--auto-approve")
+    assert "No changes" in project.ok("plan")
+    assert rows(project) == held
+
+
+def test_a_deleted_file_of_a_finished_copy_is_copied_anew(project: Project) -> None:
+    """The copy was verified and then killed; one of its files goes before the switch: nothing is switched without it."""
+    want(project, "pg")
+    project.ok("apply", "--auto-approve")
+    want(project, "files")
+    assert project.run("apply", "--auto-approve", HYBRIDRAG_FAILPOINTS="verify.done=kill").returncode == -9
+    (staged,) = project.data.glob(".hybridrag/*/vdb_chunks.json")
+    staged.unlink()
+    assert EQUAL in project.ok("apply", "--auto-approve")
+    assert "vdb_chunks.json" in published(project)

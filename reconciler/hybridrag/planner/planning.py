@@ -25,6 +25,7 @@ from .stores import (
     total,
     usable_source,
     usable_target,
+    way_back,
 )
 
 Problems = Mapping[tuple[str, str], Sequence[HybridragError]]
@@ -179,13 +180,13 @@ def _in_place(
     item: Wanted, part: Part, observation: Observation, provisioned: bool, warnings: list[str]
 ) -> None:
     """Raises where the place that serves already cannot be used."""
-    server = observation.of(f"backend/{part.target.name}")
+    server, entry = observation.of(f"backend/{part.target.name}"), observation.of(f"registry/{item.database}")
     if part.target.type == JSON:
         facts = observation.of(store_thing(item.database, JSON, part.slots))
-        if observation.of(f"registry/{item.database}").get("path") is not None and facts.get("empty"):
+        if entry.get("path") is not None and facts.get("empty"):
             warnings.append(f'database "{item.database}" holds no records yet')
             return
-        usable_source(item, part, facts)
+        usable_source(item, part, facts, entry)
     elif not provisioned and not server.get("reachable"):
         hint = server.get("hint")
         raise BackendUnavailable(str(server.get("problem")), hint=str(hint) if hint else None)
@@ -194,7 +195,7 @@ def _in_place(
         raise BackendUnavailable(
             f'database "{item.database}" is served by backend "{part.target.name}", but its place is gone: '
             f"{facts.get('missing')}",
-            hint="restore it from your backup; hybridrag status shows what is kept elsewhere",
+            hint=f"restore it from your backup; hybridrag status shows what is kept elsewhere{way_back(item, entry)}",
         )
 
 
@@ -228,7 +229,9 @@ def _part(
     """Raises what stands in its way."""
     if part.source != JSON:
         reachable_source(item, part, observation.facts.get(f"backend/{part.source}"))
-    source = usable_source(item, part, observation.of(store_thing(item.database, part.source, part.slots)))
+    source = usable_source(
+        item, part, observation.of(store_thing(item.database, part.source, part.slots)), entry
+    )
     fingerprint = str(source.get("fingerprint"))
     identity = migration_id(item, part, fingerprint)
     found = problems.get((item.database, part.target.name), ())

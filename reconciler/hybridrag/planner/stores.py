@@ -40,10 +40,18 @@ def reachable_source(item: Wanted, part: Part, server: Facts | None) -> None:
         )
 
 
-def usable_source(item: Wanted, part: Part, facts: Facts) -> Facts:
-    """The source's facts. Raises why it cannot be read as it is."""
+def way_back(item: Wanted, entry: Facts) -> str:
+    """Words for a hint: what an earlier backend still holds; "" where the registry's entry names none."""
+    kept = sorted(name.partition("/")[2] for name in entry if name.startswith("kept/"))
+    if not kept:
+        return ""
+    return f"; or go back to what {kept[0]} was left with: hybridrag rollback {item.database} --discard-new"
+
+
+def usable_source(item: Wanted, part: Part, facts: Facts, entry: Facts) -> Facts:
+    """The source's facts. Raises why it cannot be read as it is. `entry`: the registry's, of the database."""
     if not facts.get("exists"):
-        raise _absent(item, part, facts)
+        raise _absent(item, part, facts, way_back(item, entry))
     damaged = [(name.partition("/")[2], why) for name, why in facts.items() if name.startswith("damaged/")]
     if damaged:
         name, why = damaged[0]
@@ -68,13 +76,13 @@ def usable_source(item: Wanted, part: Part, facts: Facts) -> Facts:
     return facts
 
 
-def _absent(item: Wanted, part: Part, facts: Facts) -> NotFound:
+def _absent(item: Wanted, part: Part, facts: Facts, back: str) -> NotFound:
     if part.source == JSON:
         what = facts.get("missing") or facts.get("problem") or f'the folder "{item.path}" does not exist'
-        hint = f"correct databases.{item.database}.path in the spec, then run hybridrag plan"
+        hint = f"correct databases.{item.database}.path in the spec, then run hybridrag plan{back}"
     else:
         what = facts.get("missing") or facts.get("problem") or f'backend "{part.source}" does not hold it'
-        hint = "hybridrag status shows what is where"
+        hint = f"hybridrag status shows what is where{back}"
     return NotFound(f'database "{item.database}": {what}', hint=hint)
 
 

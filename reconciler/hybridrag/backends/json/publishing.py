@@ -28,11 +28,13 @@ from .staging import (
     current,
     detach,
     load,
+    lost,
     manifests,
     save,
     staging_folder,
     sync_folder,
     tidy,
+    whole,
 )
 
 LOCK_PATIENCE_S = 20.0
@@ -130,6 +132,14 @@ def _taken_over(folder: Path) -> PlanRefused:
 def _publish(folder: Path, place: Path, manifest: Manifest) -> None:
     names = file_names(manifest.slots)
     kept = folder / FOLDER / f"before-{manifest.migration}"
+    if gone := lost(folder, manifest):
+        raise BackendUnavailable(
+            f'"{gone[0]}" of the finished copy in "{place}" is not there any more; nothing was switched',
+            where=str(place),
+            hint=f'move the files of the folder away and remove "{place}", then run hybridrag apply: it starts anew'
+            if manifest.state == "publishing"
+            else "hybridrag apply copies it anew",
+        )
     if manifest.state != "publishing":
         _make_way(kept)
     _refuse_foreign(folder, place, kept, manifest, names)
@@ -213,7 +223,7 @@ def destroy(folder: Path, slots: Collection[Slot], migration_id: str | None) -> 
     ours = (folder / FOLDER).is_dir()
     with locked(folder, slots):
         marks = manifests(folder, slots)
-        newest = current(marks)
+        newest = current(whole(folder, slots))
         if newest is not None and newest.migration != migration_id:
             raise _taken_over(folder)
         aside = [place for place in (folder / FOLDER).glob("before-*") if place.is_dir()]

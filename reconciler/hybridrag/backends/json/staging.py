@@ -22,6 +22,8 @@ from hybridrag.model import fence
 from hybridrag.model.data import Slot
 from hybridrag.model.strict import Strict
 
+from .files import file_of
+
 FOLDER = ".hybridrag"
 _MANIFEST, _PROGRESS = "manifest.json", "progress.json"
 _FLUSH_EVERY_S = 1.0
@@ -85,6 +87,22 @@ def manifests(folder: Path, slots: Collection[Slot]) -> list[Manifest]:
     found = (load(place) for place in base.iterdir() if place.is_dir())
     ours = [manifest for manifest in found if manifest and not set(slots).isdisjoint(manifest.slots)]
     return sorted(ours, key=lambda manifest: manifest.number)
+
+
+def lost(folder: Path, manifest: Manifest) -> list[str]:
+    """Files with records of a finished copy that lie neither staged nor published any more: somebody deleted them."""
+    if manifest.state == "copying":
+        return []
+    places = [] if manifest.state == "switched" else [staging_folder(folder, manifest.migration)]
+    places += [folder] if manifest.state in ("publishing", "switched") else []
+    names = {file_of(namespace) for namespace, count in manifest.records.items() if count}
+    return sorted(name for name in names if not any((place / name).exists() for place in places))
+
+
+def whole(folder: Path, slots: Collection[Slot]) -> list[Manifest]:
+    """Those of `manifests` that still say what is there. One that was cut off while it published always counts."""
+    found = manifests(folder, slots)
+    return [manifest for manifest in found if manifest.state == "publishing" or not lost(folder, manifest)]
 
 
 def current(found: Iterable[Manifest]) -> Manifest | None:

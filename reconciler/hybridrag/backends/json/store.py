@@ -24,7 +24,7 @@ from .graphml import read_graph
 from .kv import read_kv
 from .nearest import nearest
 from .snapshot import linked
-from .staging import current, load, manifests, staging_folder
+from .staging import current, load, staging_folder, whole
 from .vectors import read_vectors
 from .writer import JsonWriterSession
 
@@ -220,7 +220,7 @@ class JsonStore:
 
     def _marks(self) -> tuple[dict[str, Value], dict[str, Value]]:
         """Our own marks on these slots, all None when no migration ever wrote here; and what is staged, as details."""
-        mark = current(manifests(self._folder, self._slots))
+        mark = current(whole(self._folder, self._slots))
         facts: dict[str, Value] = {
             "schema": True,
             "migration": None,

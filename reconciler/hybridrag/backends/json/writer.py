@@ -21,7 +21,7 @@ from .graph_writer import ORDER_BYTES, GraphText
 from .kv_writer import kv_end, kv_text
 from .publishing import explain, file_names, locked
 from .records import writable
-from .staging import Manifest, Staging, load, manifests, save, staging_folder, tidy
+from .staging import Manifest, Staging, load, manifests, save, staging_folder, tidy, whole
 from .vector_writer import vector_end, vector_text
 
 T = TypeVar("T")
@@ -83,8 +83,9 @@ class JsonWriter:
 
     def _prepare(self) -> dict[str, int]:
         found = manifests(self._folder, self._slots)
+        kept = whole(self._folder, self._slots)
         for manifest in found:
-            if manifest.migration == self._migration_id:
+            if manifest.migration == self._migration_id and manifest in kept:
                 return self._resume(manifest)
         for manifest in found:
             if manifest.state != "switched":
