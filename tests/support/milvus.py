@@ -19,7 +19,7 @@ import pytest
 from hybridrag.adapters.lightrag_process import LightRagSchema
 from hybridrag.adapters.secrets import Secrets
 from hybridrag.backends.milvus.backend import MilvusBackend
-from hybridrag.backends.milvus.client import driver
+from hybridrag.backends.milvus.client import GRPC, driver
 from hybridrag.backends.milvus.spec import MilvusSpec
 
 _numbers = itertools.count()
@@ -60,7 +60,9 @@ class MilvusServer:
 
     def client(self, database: str) -> Any:
         """A client of a test's own."""
-        return driver().MilvusClient(uri=self.uri, db_name=database, timeout=10)
+        return driver().MilvusClient(
+            uri=self.uri, db_name=database, timeout=10, dedicated=True, grpc_options=GRPC
+        )
 
     def backend(self, database: str, **more: Any) -> MilvusBackend:
         declared = {"type": "milvus", "uri": self.uri, "database": database, **more}

@@ -21,6 +21,8 @@ CONNECT_TIMEOUT_S = 5.0
 CALL_TIMEOUT_S = 60.0
 SLOW_TIMEOUT_S = 900.0
 """Flushing and index building: as long as a large collection needs."""
+GRPC = {"grpc.keepalive_time_ms": 300_000}
+"""pymilvus asks an idle server every 10 s whether it lives; one with gRPC's defaults ends such a connection after 20 s."""
 _UNREACHABLE = ("fail connecting", "unavailable", "closed channel", "connection refused", "connection reset")
 _DENIED = ("auth check", "unauthenticated", "username and password", "api key")
 
@@ -106,6 +108,7 @@ class Connection:
             db_name=endpoint.database,
             timeout=CONNECT_TIMEOUT_S,
             dedicated=True,  # a shared channel stays dead for 30 s when its server comes back
+            grpc_options=GRPC,
         )
 
     async def open(self, patience_s: float) -> None:
