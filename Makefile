@@ -31,7 +31,7 @@ demo: $(VENV)/.demo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
 
 test: $(VENV)/.all
-	$(BIN)/python -m pytest -q -m "not slow and not long" -n 2 --dist loadscope
+	$(BIN)/python -m pytest -q -m "not slow and not long" -n 2 --dist loadscope --no-loadscope-reorder
 
 test-long: $(VENV)/.all
 	$(BIN)/python -m pytest -q

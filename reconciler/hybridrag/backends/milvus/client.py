@@ -42,6 +42,8 @@ class Endpoint:
 @functools.cache
 def driver() -> Any:
     """The client library. Raises BackendUnavailable where it is not installed."""
+    # gRPC would start its threads in every process that is forked from here, even one that only becomes another program.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     # While it is imported, it reads these variables and refuses the path of a file in MILVUS_URI.
     taken = {name: os.environ.pop(name) for name in ("MILVUS_URI", "MILVUS_CONN_ALIAS") if name in os.environ}
     try:
