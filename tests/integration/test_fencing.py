@@ -132,7 +132,12 @@ def test_files(small_batches: Project, point: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "point", ["migrate.batch_committed=stop@2", "verify.done=stop", "switch.marked=stop"]
+    "point",
+    [
+        pytest.param("migrate.batch_committed=stop@2", marks=pytest.mark.long),
+        "verify.done=stop",
+        "switch.marked=stop",
+    ],
 )
 def test_milvus(small_batches: Project, milvus: MilvusServer, vector_database: str, point: str) -> None:
     """The sleeper's claim lapses, and is not renewed by one who comes back too late."""
@@ -158,7 +163,9 @@ def test_milvus(small_batches: Project, milvus: MilvusServer, vector_database: s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", ["registry.before_replace", "registry.replaced"])
+@pytest.mark.parametrize(
+    "point", ["registry.before_replace", pytest.param("registry.replaced", marks=pytest.mark.long)]
+)
 def test_a_holder_that_sleeps_while_it_changes_the_registry_cannot_be_passed(
     small_batches: Project, point: str
 ) -> None:

@@ -148,7 +148,16 @@ async def test_a_changed_document_that_is_refused_leaves_the_old_one(
     await assert_holds(files, {"a.md": text(1)})
 
 
-@pytest.mark.parametrize("status", [500, 401])
+@pytest.mark.parametrize(
+    ("place", "status"),
+    [
+        ("postgres", 500),
+        ("files", 401),
+        pytest.param("files", 500, marks=pytest.mark.long),
+        pytest.param("postgres", 401, marks=pytest.mark.long),
+    ],
+    indirect=["place"],
+)
 @pytest.mark.slow
 async def test_a_model_server_that_fails(
     place: Store, model: ModelServer, tmp_path: Path, status: int
@@ -197,7 +206,7 @@ async def test_vectors_of_another_size_are_refused_before_anything_is_stored(
 @pytest.mark.parametrize(
     ("place", "kills"),
     [
-        ("files", 4),
+        pytest.param("files", 4, marks=pytest.mark.long),
         ("postgres", 4),
         pytest.param("files", 25, marks=pytest.mark.long),
         pytest.param("postgres", 25, marks=pytest.mark.long),

@@ -114,7 +114,7 @@ def test_nothing_that_is_written_during_the_copy_is_lost(project: Project, contr
     assert not list(project.data.glob(".hybridrag/*"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_again_and_again_while_somebody_writes(project: Project, control: Path) -> None:
     """SIGKILL at eight moments: the next apply ends with every document, and starts the writer again."""
     moments = random.Random(4)

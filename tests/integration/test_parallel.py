@@ -102,12 +102,17 @@ def fixed(work: Work) -> list[tuple[object, ...]]:
 
 
 TURNS = [((4, 1), 0.3), ((1, 4), 0.3)]
-MORE = [((4, 4, 1), 0.1), ((4, 1, 4), 0.5), ((1, 4, 2), 0.2), ((2, 3, 1), 0.9), ((4, 2, 4, 1), 0.4)]
+MORE = [((4, 4, 1), 0.1), ((2, 3, 1), 0.9)]
+MANY = [((4, 1, 4), 0.5), ((1, 4, 2), 0.2), ((4, 2, 4, 1), 0.4)]
 
 
 @pytest.mark.parametrize(
     ("turns", "share"),
-    [*TURNS, *(pytest.param(*more, marks=pytest.mark.slow) for more in MORE)],
+    [
+        *TURNS,
+        *(pytest.param(*more, marks=pytest.mark.slow) for more in MORE),
+        *(pytest.param(*many, marks=pytest.mark.long) for many in MANY),
+    ],
     ids=lambda value: str(value),
 )
 def test_a_kill_with_one_parallelism_is_finished_with_another(

@@ -187,7 +187,7 @@ def test_who_only_looks_leaves_no_trace(watched: Watched) -> None:
     assert "is not fed by a watcher" in refused.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_at_any_moment_nothing_is_lost_or_in_twice(watched: Watched) -> None:
     """SIGKILL of the daemon at ten moments while files come and change."""
     moments = random.Random(5)
