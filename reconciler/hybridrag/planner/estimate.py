@@ -4,34 +4,51 @@ from __future__ import annotations
 
 import math
 
-EXAMINE_MB_S = 100.0
-COPY_MB_S = 70.0
-VERIFY_MB_S = 130.0
-COMPARE_MB_S = 500.0
+# Seconds for each byte and for each record; fitted to 2 MB to 1 GB of source with 64 to 1,536 dimensions.
+_EXAMINE = (2.4e-9, 23e-6)
+_COPY = (3.0e-9, 28e-6)
+_VERIFY = (0.6e-9, 15e-6)
+_VERIFY_S = 0.3
+_SCHEMA_S = 1.5
+_FILES_S = 0.3
+_FILE_RECORD, _FILE_VALUE = 28e-6, 0.13e-6
+"""For each record of a file, and for each component of its vectors, which are compressed."""
+_INDEX_VECTOR, _INDEX_VALUE = 95e-6, 0.115e-6
+"""For each vector in an index (HNSW, m 16, ef_construction 64) and each of its components, up to 20,000 rows; grows with log(rows)."""
+_COMPARE_MB_S = 500.0
 """Of a source's own bytes with those of an earlier moment."""
-CATCH_UP_S = 1.0
-SCHEMA_S = 1.5
-INDEX_VALUES_S = 4_000_000.0
-"""Vector components indexed per second (HNSW, m 16, ef_construction 64) at 20,000 rows; grows with log(rows)."""
+_CATCH_UP_S = 1.0
 
 
-def examine_s(size: int) -> float:
-    return size / 1e6 / EXAMINE_MB_S
+def _s(size: int, records: int, rates: tuple[float, float]) -> float:
+    return size * rates[0] + records * rates[1]
 
 
-def migrate_s(size: int, vectors: int, dim: int) -> float:
-    """Creating the schema, copying `size` bytes, indexing `vectors` x `dim` components."""
-    index = vectors * dim / INDEX_VALUES_S * max(1.0, math.log10(max(vectors, 10)) / math.log10(20_000))
-    return SCHEMA_S + size / 1e6 / COPY_MB_S + index
+def examine_s(size: int, records: int) -> float:
+    """Reading and judging `records` in `size` bytes."""
+    return _s(size, records, _EXAMINE)
 
 
-def verify_s(size: int) -> float:
-    return size / 1e6 / VERIFY_MB_S
+def migrate_s(size: int, records: int, vectors: int, dim: int) -> float:
+    """Creating a server's schema, copying, indexing `vectors` x `dim` components."""
+    growth = max(1.0, math.log10(max(vectors, 10)) / math.log10(20_000))
+    index = vectors * (_INDEX_VECTOR + dim * _INDEX_VALUE) * growth
+    return _SCHEMA_S + _s(size, records, _COPY) + index
+
+
+def to_files_s(records: int, vectors: int, dim: int) -> float:
+    """Writing JSON files."""
+    return _FILES_S + records * _FILE_RECORD + vectors * dim * _FILE_VALUE
+
+
+def verify_s(size: int, records: int) -> float:
+    """Reading both sides back."""
+    return _VERIFY_S + _s(size, records, _VERIFY)
 
 
 def delta_s(size: int) -> float:
     """Carrying over a few documents of a source of `size` bytes, and stopping and starting its writer."""
-    return CATCH_UP_S + size / 1e6 / COMPARE_MB_S
+    return _CATCH_UP_S + size / 1e6 / _COMPARE_MB_S
 
 
 # Of Postgres; for 2 MB to 1 GB of source and 64 to 1,024 dimensions 1 to 14 % above the tables and indexes made.

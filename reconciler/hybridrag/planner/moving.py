@@ -12,7 +12,7 @@ from hybridrag.model.facts import Facts
 from hybridrag.model.plan import Hazard, HazardKind, Move, Step
 from hybridrag.model.wanted import Wanted
 
-from .estimate import delta_s, disk_bytes, examine_s, migrate_s, verify_s
+from .estimate import delta_s, disk_bytes, examine_s, migrate_s, to_files_s, verify_s
 from .overwriting import overwrite_hazard
 from .parts import JSON, Part, names
 from .stores import total
@@ -80,9 +80,13 @@ def moving(
         },
         reason=_differs(part),
         estimates={
-            "validate": examine_s(size),
-            "migrate": 0.0 if copied else migrate_s(size, vectors, item.embedding.dim),
-            "verify": verify_s(size),
+            "validate": examine_s(size, records),
+            "migrate": 0.0
+            if copied
+            else to_files_s(records, vectors, item.embedding.dim)
+            if part.target.type == JSON
+            else migrate_s(size, records, vectors, item.embedding.dim),
+            "verify": verify_s(size, records),
             "catch_up": delta_s(size),
         },
         disk_bytes=0
