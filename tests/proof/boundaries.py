@@ -49,10 +49,12 @@ def _run(lab: Lab, trial: Trial) -> None:
             wanted[written] = (content(project.dsn or "", "notes"), digests(project.data))
     # How often a point is passed is found by passing it: the number to die at is drawn from what was not too much.
     often: dict[tuple[Point, bool], int] = {}
+    never: set[tuple[Point, bool]] = set()
     while trial.done < trial.runs:
         point = list(Point)[trial.done % len(Point)]
         # Only what a writer wrote meanwhile is caught up with.
         written = point == Point.CAUGHT_UP or bool(trial.done // len(Point) % 2)
+        written ^= (point, written) in never
         first = trial.done < 2 * len(Point)
         nth = 1 if first else trial.rng.randint(1, often.get((point, written), 12))
         what = f"{point.value}@{nth}{' with a writer' if written else ''}"
@@ -62,8 +64,9 @@ def _run(lab: Lab, trial: Trial) -> None:
             run = Torment(project, *APPLY, variables={VARIABLE: f"{point.value}=kill@{nth}"})
             code = run.wait(120)
             run.kill()
-            if code == 0 and nth > 1:  # passed less often than that: no run of the experiment
-                often[point, written] = nth - 1
+            if code == 0 and (point, not written) not in never:  # passed less often: no run of the experiment
+                often[point, written] = max(1, nth - 1)
+                never.update([(point, written)] if nth == 1 else [])
                 continue
             trial.check(code == -9, f"{what}: ended with {code}: {run.said()}")
             looked = project.run("plan", "--detailed-exitcode")
