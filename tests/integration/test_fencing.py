@@ -86,10 +86,10 @@ def assert_refused(code: int, told: str) -> None:
     ("point", "lanes"),
     [
         ("migrate.batch_sent=stop@9", "1"),
-        ("migrate.batch_committed=stop@9", "1"),
+        pytest.param("migrate.batch_committed=stop@9", "1", marks=pytest.mark.slow),
         ("migrate.batch_sent=stop@9", "4"),
         ("migrate.copied=stop", "1"),
-        ("verify.done=stop", "1"),
+        pytest.param("verify.done=stop", "1", marks=pytest.mark.slow),
         ("switch.marked=stop", "1"),
         ("resume.begins=stop", "1"),
     ],

@@ -81,6 +81,7 @@ async def test_files_are_ingested_changed_and_recognised(
     await assert_holds(place, {**old, "a/x.md": text(4), "copy.md": text(1)})
 
 
+@pytest.mark.parametrize("place", [pytest.param("postgres", marks=pytest.mark.slow), "files"], indirect=True)
 async def test_names_that_change_places_are_sorted_out(
     files: JsonStore, model: ModelServer, tmp_path: Path
 ) -> None:
@@ -114,6 +115,7 @@ async def test_another_writers_documents_are_left_alone(
     assert len((await contents(place))["doc_status"]) == 1
 
 
+@pytest.mark.parametrize("place", [pytest.param("postgres", marks=pytest.mark.slow), "files"], indirect=True)
 async def test_a_refused_document_fails_alone(place: Store, model: ModelServer, tmp_path: Path) -> None:
     """The model refuses one text: it is FAILED with the model's word, the others are in; once accepted, so is it."""
     expected = {"a.md": text(1), "bad.md": "unspeakable. " + text(2), "c.md": text(3)}

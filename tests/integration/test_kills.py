@@ -187,7 +187,13 @@ def names(parts: tuple[float, ...]) -> str:
     return " then ".join(f"{part:.0%}" for part in parts)
 
 
-@pytest.mark.parametrize("parts", moments(6, seed=20), ids=names)
+@pytest.mark.parametrize(
+    "parts",
+    [
+        pytest.param(parts, marks=[pytest.mark.slow] if number % 2 else [], id=names(parts))
+        for number, parts in enumerate(moments(6, seed=20))
+    ],
+)
 def test_a_killed_apply_is_finished_by_the_next(
     work: Work, small: Reference, parts: tuple[float, ...]
 ) -> None:

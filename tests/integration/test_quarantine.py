@@ -201,7 +201,13 @@ def done_event(project: Project) -> dict[str, Any]:
 APPLY = ("apply", "--auto-approve", "--events", "events.jsonl")
 
 
-@pytest.mark.parametrize(("number", "defect"), list(enumerate(DEFECTS.values())), ids=DEFECTS.keys())
+@pytest.mark.parametrize(
+    ("number", "defect"),
+    [
+        pytest.param(number, defect, marks=[pytest.mark.slow] if number % 2 else [], id=name)
+        for number, (name, defect) in enumerate(DEFECTS.items())
+    ],
+)
 def test_one_defect_stops_the_move_or_goes_into_quarantine(
     tmp_path: Path, server: Server, shared: str, number: int, defect: Defect, monkeypatch: pytest.MonkeyPatch
 ) -> None:

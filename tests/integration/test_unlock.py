@@ -87,7 +87,10 @@ def newer(path: Path) -> None:
         db.execute("PRAGMA user_version = 99")
 
 
-@pytest.mark.parametrize("damage", [zero, garbage, cut, newer, Path.unlink])
+@pytest.mark.parametrize(
+    "damage",
+    [*(pytest.param(damage, marks=pytest.mark.slow) for damage in (zero, cut)), garbage, newer, Path.unlink],
+)
 def test_a_plan_is_right_whatever_became_of_the_journal(project: Project, damage: object) -> None:
     """After a move, and before the next one; who must write says why not, who looks says what is not told."""
     project.ok("apply", "--auto-approve")
