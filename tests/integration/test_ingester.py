@@ -81,7 +81,6 @@ async def test_files_are_ingested_changed_and_recognised(
     await assert_holds(place, {**old, "a/x.md": text(4), "copy.md": text(1)})
 
 
-@pytest.mark.parametrize("place", [pytest.param("postgres", marks=pytest.mark.slow), "files"], indirect=True)
 async def test_names_that_change_places_are_sorted_out(
     files: JsonStore, model: ModelServer, tmp_path: Path
 ) -> None:

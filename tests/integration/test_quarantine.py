@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ijson
 import pytest
 from click.testing import CliRunner
 
@@ -25,6 +24,7 @@ from hybridrag.backends.json.files import file_of
 from hybridrag.cli import main
 from hybridrag.model.data import NAMESPACES
 from tests.conftest import EXAMPLE, Project, Server, clean_environment, digests, make_project
+from tests.support.quarantined import held, lines
 from tests.support.spoiling import (
     GRAPH,
     Change,
@@ -174,22 +174,6 @@ def here(project: Project, *argv: str) -> subprocess.CompletedProcess[str]:
     done = CliRunner().invoke(main, argv, env={name: kept.get(name) for name in os.environ})
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return subprocess.CompletedProcess(argv, done.exit_code, done.stdout, done.stderr)
-
-
-def held(project: Project) -> list[Path]:
-    """Files of the quarantine."""
-    return sorted((project.folder / "state" / "test" / "quarantine").rglob("*.jsonl"))
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    """Its records; those that are nested too deep for Python's parser are read by another one."""
-    found = []
-    for line in path.read_bytes().splitlines():
-        try:
-            found.append(json.loads(line))
-        except RecursionError:
-            found.append(next(iter(ijson.items(line, ""))))
-    return found
 
 
 def done_event(project: Project) -> dict[str, Any]:
