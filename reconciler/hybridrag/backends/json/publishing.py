@@ -132,7 +132,7 @@ def _taken_over(folder: Path) -> PlanRefused:
 def _publish(folder: Path, place: Path, manifest: Manifest) -> None:
     names = file_names(manifest.slots)
     kept = folder / FOLDER / f"before-{manifest.migration}"
-    if gone := lost(folder, manifest):
+    if gone := lost(folder, manifest, manifest.slots):
         raise BackendUnavailable(
             f'"{gone[0]}" of the finished copy in "{place}" is not there any more; nothing was switched',
             where=str(place),

@@ -19,7 +19,7 @@ import pydantic
 
 from hybridrag.errors import BackendUnavailable
 from hybridrag.model import fence
-from hybridrag.model.data import Slot
+from hybridrag.model.data import BY_NAME, Slot
 from hybridrag.model.strict import Strict
 
 from .files import file_of
@@ -89,20 +89,21 @@ def manifests(folder: Path, slots: Collection[Slot]) -> list[Manifest]:
     return sorted(ours, key=lambda manifest: manifest.number)
 
 
-def lost(folder: Path, manifest: Manifest) -> list[str]:
-    """Files with records of a finished copy that lie neither staged nor published any more: somebody deleted them."""
+def lost(folder: Path, manifest: Manifest, slots: Collection[Slot]) -> list[str]:
+    """Files of these slots of a finished copy that lie neither staged nor published any more: somebody deleted them."""
     if manifest.state == "copying":
         return []
     places = [] if manifest.state == "switched" else [staging_folder(folder, manifest.migration)]
     places += [folder] if manifest.state in ("publishing", "switched") else []
-    names = {file_of(namespace) for namespace, count in manifest.records.items() if count}
+    written = [name for name, count in manifest.records.items() if count and BY_NAME[name].slot in slots]
+    names = set(map(file_of, written))
     return sorted(name for name in names if not any((place / name).exists() for place in places))
 
 
 def whole(folder: Path, slots: Collection[Slot]) -> list[Manifest]:
     """Those of `manifests` that still say what is there. One that was cut off while it published always counts."""
     found = manifests(folder, slots)
-    return [manifest for manifest in found if manifest.state == "publishing" or not lost(folder, manifest)]
+    return [one for one in found if one.state == "publishing" or not lost(folder, one, slots)]
 
 
 def current(found: Iterable[Manifest]) -> Manifest | None:
