@@ -64,7 +64,8 @@ def _run(lab: Lab, trial: Trial) -> None:
             run = Torment(project, *APPLY, variables={VARIABLE: f"{point.value}=kill@{nth}"})
             code = run.wait(120)
             run.kill()
-            if code == 0 and (point, not written) not in never:  # passed less often: no run of the experiment
+            # Passed less often than that, or never with (or without) a writer: no run of the experiment.
+            if code == 0 and (nth > 1 or (point, not written) not in never):
                 often[point, written] = max(1, nth - 1)
                 never.update([(point, written)] if nth == 1 else [])
                 continue
