@@ -14,6 +14,7 @@ from hybridrag.errors import PlanRefused
 from . import files
 
 PLACE = ".hybridrag"
+_TRIES = 100
 _OURS: set[str] = set()
 _numbers = itertools.count()
 
@@ -33,7 +34,7 @@ def linked(folder: Path, names: Collection[str]) -> Iterator[Path]:
         try:
             place.mkdir(parents=True)
             for path in files.present(folder, names):
-                os.link(path, place / path.name)
+                _link(path, place / path.name)
         except OSError as error:
             raise PlanRefused(
                 f'the files in "{folder}" cannot be held by links while they are written: {error.strerror}',
@@ -46,6 +47,17 @@ def linked(folder: Path, names: Collection[str]) -> Iterator[Path]:
         _OURS.discard(str(place))
         with contextlib.suppress(OSError):
             (folder / PLACE).rmdir()  # only where nothing else of ours is in it
+
+
+def _link(path: Path, link: Path) -> None:
+    """The system refuses to link a file that is replaced between its look at the name and the link (ENOENT)."""
+    for left in reversed(range(_TRIES)):
+        try:
+            return os.link(path, link)
+        except FileNotFoundError:
+            if not left:
+                raise
+    return None
 
 
 def _alive(pid: str) -> bool:
