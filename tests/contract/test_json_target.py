@@ -37,7 +37,7 @@ from tests.support.json_copy import IDENTITY, meter, migrate, publish, publish_u
 from tests.support.same_answers import order_differences
 
 NAMES = [namespace.name for namespace in NAMESPACES]
-ARCHIVE = EXAMPLE / "archive"
+ARCHIVE, OLD = EXAMPLE / "archive", pytest.param(OLD_DATABASE, marks=pytest.mark.slow)
 SPEC = """\
 version: 1
 environment: test
@@ -95,7 +95,7 @@ async def verified(source: Any, target: Any, view: Any, **options: Any) -> None:
     assert report.records == sum(table.records for table in expected.values()) > 100
 
 
-@pytest.mark.parametrize("data", [ARCHIVE, OLD_DATABASE], ids=["1.5.7", "1.4.9.8"])
+@pytest.mark.parametrize("data", [ARCHIVE, OLD], ids=["1.5.7", "1.4.9.8"])
 async def test_from_json_to_postgres_and_back(
     data: Path, tmp_path: Path, server: Server, database: str
 ) -> None:

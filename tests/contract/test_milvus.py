@@ -27,7 +27,13 @@ from tests.support.milvus import MilvusServer
 from tests.support.milvus_stores import EMBEDDING, FIRST, flat, move, records, source, store, verified  # noqa: F401
 
 
-@pytest.mark.parametrize("folder", [EXAMPLE / "archive", OLD_DATABASE], ids=["1.5", "1.4"])
+@pytest.mark.parametrize(
+    "folder",
+    [
+        pytest.param(EXAMPLE / "archive", id="1.5"),
+        pytest.param(OLD_DATABASE, id="1.4", marks=pytest.mark.slow),
+    ],
+)
 async def test_a_database_arrives_whole_and_leaves_again_as_it_was(folder: Path, store: MilvusStore) -> None:
     """JSON to Milvus, compared record by record; then read with other page sizes, and from the middle."""
     dim = int(json.loads((folder / "vdb_chunks.json").read_text("utf-8"))["embedding_dim"])

@@ -221,7 +221,10 @@ def _with_doubles(draw: st.DrawFn, namespace: str) -> Batch:
     return found
 
 
-@pytest.mark.parametrize("namespace", NAMES)
+@pytest.mark.parametrize(
+    "namespace",
+    [pytest.param(name, marks=[pytest.mark.slow] if number % 2 else []) for number, name in enumerate(NAMES)],
+)
 @FAST
 @given(data=st.data())
 def test_every_record_is_in_the_target_or_in_the_quarantine_with_its_reason(

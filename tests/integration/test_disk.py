@@ -130,7 +130,9 @@ def test_what_cannot_fit_is_warned_of_and_refused_before_anything_is_paused(
 @pytest.mark.parametrize(
     ("moment", "leave"),
     [
-        pytest.param('"phase": "copying"', 80_000_000, id="the watcher stops the copy"),
+        pytest.param(
+            '"phase": "copying"', 80_000_000, id="the watcher stops the copy", marks=pytest.mark.slow
+        ),
         pytest.param('"phase": "copying"', 0, id="the server itself is out of space", marks=pytest.mark.slow),
         pytest.param("building index", 40_000_000, id="during an index build", marks=pytest.mark.slow),
     ],

@@ -23,7 +23,11 @@ NEW = {"text": "Who leads tide tables at Ōsaka Harbour?", "low": "Ōsaka Harbou
 
 @pytest.mark.parametrize(
     ("kind", "column", "indexes"),
-    [("hnsw_halfvec", "halfvec(96)", 3), ("ivfflat", "vector(96)", 3), ("none", "vector(96)", 0)],
+    [
+        ("hnsw_halfvec", "halfvec(96)", 3),
+        pytest.param("ivfflat", "vector(96)", 3, marks=pytest.mark.slow),
+        pytest.param("none", "vector(96)", 0, marks=pytest.mark.slow),
+    ],
 )
 def test_lightrag_goes_on_with_each_index(project: Project, kind: str, column: str, indexes: int) -> None:
     spec = project.folder / "hybridrag.yaml"

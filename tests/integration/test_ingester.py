@@ -50,6 +50,7 @@ async def fates(ingester: LightRagIngester, **files: str) -> dict[str, Fate]:
     return {item.name: item.fate for item in outcomes}
 
 
+@pytest.mark.parametrize("place", [pytest.param("postgres", marks=pytest.mark.slow), "files"], indirect=True)
 async def test_files_are_ingested_changed_and_recognised(
     place: Store, model: ModelServer, tmp_path: Path
 ) -> None:

@@ -140,7 +140,13 @@ def migrated(make: Callable[[Path], Project], tmp_path: Path) -> Callable[[Path]
     return move
 
 
-@pytest.mark.parametrize("data", [EXAMPLE / "archive", OLD_DATABASE], ids=["1.5.7", "1.4.9.8"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(EXAMPLE / "archive", id="1.5.7"),
+        pytest.param(OLD_DATABASE, id="1.4.9.8", marks=pytest.mark.slow),
+    ],
+)
 async def test_lightrag_answers_the_same_from_json_and_from_postgres(data: Path, migrated: Any) -> None:
     """22 questions in all five modes: the same entities, relations and chunks, field by field; the same rankings."""
     project, twin = await migrated(data)

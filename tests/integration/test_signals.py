@@ -49,7 +49,9 @@ def goes_on(project: Project) -> None:
     assert "No changes" in project.ok("plan")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)]
+)
 def test_the_first_signal_ends_between_two_batches_with_8(project: Project, number: signal.Signals) -> None:
     process = start(project)
     until_copying(project)
