@@ -102,7 +102,7 @@ async def test_vectors_of_another_model_are_seen_and_refused(
     assert (await store.observe())[0]["schema"] is False
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_a_newer_state_of_the_source_replaces_ours_and_no_neighbour(
     milvus: MilvusServer,
     store: MilvusStore,

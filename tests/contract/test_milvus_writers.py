@@ -97,7 +97,7 @@ async def test_a_batch_without_its_checkpoint_is_written_again_and_once(
     assert records(milvus.client(vector_database)) == report.records
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_a_server_that_dies_meanwhile_is_an_error_in_words_and_loses_nothing(
     tmp_path: Path,
     milvus: MilvusServer,

@@ -48,7 +48,7 @@ async def test_lightrag_answers_from_age_as_from_files(with_age: Project, tmp_pa
     assert any(answer["entities"] for answer in target["answers"].values() if answer)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_graph_alone_from_age_to_tables_and_everything_back_to_files(with_age: Project) -> None:
     """Two names of one database: only the graph moves; what would be copied onto itself is refused."""
     before = published(with_age)

@@ -134,7 +134,7 @@ def test_what_cannot_fit_is_warned_of_and_refused_before_anything_is_paused(
             '"phase": "copying"', 80_000_000, id="the watcher stops the copy", marks=pytest.mark.slow
         ),
         pytest.param('"phase": "copying"', 0, id="the server itself is out of space", marks=pytest.mark.slow),
-        pytest.param("building index", 40_000_000, id="during an index build", marks=pytest.mark.slow),
+        pytest.param("building index", 40_000_000, id="during an index build", marks=pytest.mark.long),
     ],
 )
 def test_a_disk_that_fills_up_stops_the_copy_and_nothing_else(

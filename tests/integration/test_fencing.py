@@ -135,7 +135,7 @@ def test_files(small_batches: Project, point: str) -> None:
     "point",
     [
         pytest.param("migrate.batch_committed=stop@2", marks=pytest.mark.long),
-        "verify.done=stop",
+        pytest.param("verify.done=stop", marks=pytest.mark.long),
         "switch.marked=stop",
     ],
 )

@@ -47,7 +47,7 @@ def model() -> Iterator[ModelServer]:
         yield server
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_the_server_dies_in_the_middle_of_a_document(model: ModelServer, tmp_path: Path) -> None:
     """Told as a lost backend, not as a failed document; once the server is back each is in, once and whole."""
     embedded = EmbeddedServer(tmp_path / "pg", user="tester", database="tester", port=None, password=None)

@@ -139,7 +139,7 @@ def test_two_databases_from_plan_to_retire(tmp_path: Path, server: Server, base:
     assert [name for (name,) in there(server, base)] == [papers]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_is_not_ours_alone_is_not_dropped(tmp_path: Path, server: Server, base: str) -> None:
     """A database that an administrator made, and one of ours in which somebody put something else, stay."""
     run_sql(server.dsn("tester"), f'CREATE DATABASE "{base}_notes"')
@@ -176,7 +176,7 @@ def test_retire_waits_for_who_is_still_connected(tmp_path: Path, server: Server,
     assert there(server, base) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_isolation_is_never_changed_under_data(tmp_path: Path, server: Server, base: str) -> None:
     """Every command says so, in both directions; a second backend is the way, and it works."""
     place = fields(server, base)

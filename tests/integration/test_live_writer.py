@@ -271,7 +271,7 @@ def test_from_postgres_to_postgres_and_to_files_what_is_written_last_comes_along
         run_sql(project.dsn, f"DROP DATABASE {database}_2 WITH (FORCE)", "SELECT 1")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_vectors_in_milvus_and_the_rest_in_postgres(
     project: Project, control: Path, milvus: MilvusServer, vector_database: str
 ) -> None:

@@ -196,7 +196,7 @@ def test_a_busy_server_is_left_alone_and_an_upload_is_not_lost(project: Project,
     served.processed(documents + 2)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_it_is_started_with_wins_and_is_told(project: Project, served: Served) -> None:
     """Without its key, or where it serves other files, it is left alone. A variable of its process says JSON: the server comes up, on the wrong stores, and the old backend serves again."""
     right = served._commands()["start"]
