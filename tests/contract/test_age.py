@@ -146,6 +146,7 @@ async def test_what_lightrag_itself_wrote_into_age_arrives(
     )
 
 
+@pytest.mark.slow
 async def test_a_killed_copy_goes_on_where_it_was(age_server: Server, age_database: str) -> None:
     source, target = example().reader(), store(age_server, age_database, graph=AGE, slots=GRAPH)
     for batches in (2, 4, 9):

@@ -128,6 +128,7 @@ async def test_a_newer_state_of_the_source_replaces_ours_and_no_neighbour(
 # --- looking ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_the_fingerprint_changes_with_every_kind_of_write(
     milvus: MilvusServer,
     store: MilvusStore,

@@ -69,6 +69,7 @@ async def _without_one(sql: asyncpg.Connection, table: str, column: str) -> Asyn
         await sql.execute("SET session_replication_role = origin")
 
 
+@pytest.mark.slow
 async def test_each_rule_that_is_broken_in_the_target_alone_is_named(project: Project) -> None:
     """Take one record away after the switch, of each stream that others name: exactly the right rules are told."""
     env = load(project.folder / "hybridrag.yaml")

@@ -310,6 +310,7 @@ def test_deleted_files_pass_for_no_copy_and_the_way_back_is_named(project: Proje
     assert rows(project) == held
 
 
+@pytest.mark.slow
 def test_a_deleted_file_of_a_finished_copy_is_copied_anew(project: Project) -> None:
     """The copy was verified and then killed; one of its files goes before the switch: nothing is switched without it."""
     want(project, "pg")

@@ -183,6 +183,7 @@ def test_it_comes_back_by_itself(case: Case) -> None:
     assert kept(server, patience_s=20)
 
 
+@pytest.mark.slow
 def test_restart_of_the_engine(case: Case) -> None:
     """A restart of the engine brings a running server back, and leaves a stopped one stopped."""
     if not case.engine.own:

@@ -112,7 +112,12 @@ def test_postgres(small_batches: Project, point: str, lanes: str) -> None:
 
 @pytest.mark.parametrize(
     "point",
-    ["migrate.batch_committed=stop@5", "migrate.copied=stop", "verify.done=stop", "switch.marked=stop"],
+    [
+        "migrate.batch_committed=stop@5",
+        pytest.param("migrate.copied=stop", marks=pytest.mark.slow),
+        pytest.param("verify.done=stop", marks=pytest.mark.slow),
+        "switch.marked=stop",
+    ],
 )
 def test_files(small_batches: Project, point: str) -> None:
     """Locks of the sleeper are replaced, and its open files are not those that are published."""

@@ -35,6 +35,7 @@ def on_server(watched: Watched) -> dict[str, str]:
     return dict(rows)
 
 
+@pytest.mark.slow
 def test_lightrag_is_fed_while_it_moves(fed: Watched) -> None:
     """Documents before, during and after the apply are all served by Postgres, processed, each once."""
     for number in range(4):
