@@ -302,7 +302,7 @@ def test_deleted_files_pass_for_no_copy_and_the_way_back_is_named(project: Proje
     refused = project.run("plan")
     assert refused.returncode == 6
     assert "hybridrag rollback notes --discard-new" in refused.stderr
-    assert "hybridrag rollback notes --discard-new" in project.ok("status")
+    assert "hybridrag retire" not in project.ok("status")
     project.ok("rollback", "notes", "--discard-new", "--auto-approve")
     want(project, "files")
     assert EQUAL in project.ok("apply", "--auto-approve")

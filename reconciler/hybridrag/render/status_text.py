@@ -82,10 +82,10 @@ def remarks(database: DatabaseStatus, *, sizes: bool = True) -> list[str]:
         found.append(f"[{style}]{escape(migration_words(database.migration))}[/]{following}")
     elif database.wanted != database.backend:
         found.append(f"[warn]the spec wants {escape(database.wanted)}[/]  [next]→ hybridrag plan[/]")
-    # Where the data of today cannot be used, what is kept may be all that is left.
-    verb, how = ("rollback", " --discard-new") if database.health == "error" else ("retire", "")
+    # Where the data of today cannot be used, what is kept may be all that is left; plan tells whether it is gone or only away.
+    command = "plan" if database.health == "error" else f"retire {database.database}"
     found += [
-        f"[soft]{escape(kept_words(each))}[/]  [next]→ hybridrag {verb} {escape(database.database)}{how}[/]"
+        f"[soft]{escape(kept_words(each))}[/]  [next]→ hybridrag {escape(command)}[/]"
         for each in database.kept
     ]
     found += _watcher_remarks(database)

@@ -51,13 +51,10 @@ def linked(folder: Path, names: Collection[str]) -> Iterator[Path]:
 
 def _link(path: Path, link: Path) -> None:
     """The system refuses to link a file that is replaced between its look at the name and the link (ENOENT)."""
-    for left in reversed(range(_TRIES)):
-        try:
+    for _ in range(_TRIES):
+        with contextlib.suppress(FileNotFoundError):
             return os.link(path, link)
-        except FileNotFoundError:
-            if not left:
-                raise
-    return None
+    return os.link(path, link)
 
 
 def _alive(pid: str) -> bool:
