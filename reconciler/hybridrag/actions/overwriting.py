@@ -10,7 +10,7 @@ from hybridrag.model.plan import HazardKind, Plan
 
 from .base import Context
 
-_CONSENT = frozenset({HazardKind.REPLACE_KEPT, HazardKind.OVERWRITE})
+_CONSENT = frozenset({HazardKind.REPLACE_KEPT, HazardKind.OVERWRITE, HazardKind.INCOMPLETE_SOURCE})
 
 
 def seen_in(facts: Facts) -> str:
@@ -20,7 +20,7 @@ def seen_in(facts: Facts) -> str:
 
 
 def refuse_without_consent(plan: Plan, allowed: Collection[HazardKind]) -> None:
-    """Raises PlanRefused for a hazard that deletes data and was not allowed; before anything is done or read."""
+    """Raises PlanRefused for a hazard that costs data and was not allowed; before anything is done or read."""
     for step in plan.steps:
         for hazard in step.hazards:
             if hazard.kind in _CONSENT and hazard.kind not in allowed:

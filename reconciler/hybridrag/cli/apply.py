@@ -31,6 +31,7 @@ HAZARDS = [
     "other_data",
     "replace_kept",
     "overwrite",
+    "incomplete_source",
 ]
 
 

@@ -130,6 +130,7 @@ def migrate(
     if not settings.json and not settings.quiet:
         show(settings, planned, allowed)
     _refuse_overwriting(planned, allowed)
+    refuse_incomplete(planned, database)
     if not yes and not settings.json and sys.stdin.isatty() and (planned.plan.steps or change.files):
         click.confirm(f'\nMove "{database}" to "{choice.name}"?', default=False, err=True, abort=True)
     try:
@@ -195,6 +196,19 @@ def _refuse_overwriting(planned: Planned, allowed: Sequence[HazardKind]) -> None
         if hazard.kind is HazardKind.OVERWRITE and hazard.kind not in allowed:
             raise PlanRefused(
                 hazard.detail, hint="if that is meant, add --force; --dry-run only shows the plan"
+            )
+
+
+def refuse_incomplete(planned: Planned, database: str) -> None:
+    """Raises SourceRefused where a whole stream is missing in the source; before the spec is written."""
+    from hybridrag.model.plan import HazardKind
+
+    for hazard in planned.plan.hazards:
+        if hazard.kind is HazardKind.INCOMPLETE_SOURCE:
+            raise SourceRefused(
+                f'database "{database}": {hazard.detail}',
+                hint=f"if that is meant: name the backend in databases.{database}.backend, then "
+                "hybridrag apply --allow incomplete_source",
             )
 
 

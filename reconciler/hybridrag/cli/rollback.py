@@ -102,7 +102,7 @@ def _carry_over(
 ) -> None:
     from hybridrag.model.plan import NEEDS_CONSENT, HazardKind
 
-    from .migrate import Job, carry_out, planned_for, show
+    from .migrate import Job, carry_out, planned_for, refuse_incomplete, show
 
     planned = planned_for(world, database)
     source = "mixed" if len({b.type for b in world.serving(world.database(database)).values()}) > 1 else None
@@ -113,6 +113,7 @@ def _carry_over(
         _warn(settings, database, back)
     if dry_run:
         return
+    refuse_incomplete(planned, database)
     costs = any(hazard.kind in NEEDS_CONSENT for hazard in planned.plan.hazards)
     if planned.plan.steps or change.files:
         _ask(settings, f'Move "{database}" back to {_shown(back)}?', yes=yes, needed=costs)

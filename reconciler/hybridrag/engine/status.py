@@ -23,6 +23,7 @@ from hybridrag.model.findings import Glance
 from hybridrag.model.ports import Store
 from hybridrag.model.wanted import Thresholds, Wanted, in_words
 from hybridrag.planner import JSON, in_use
+from hybridrag.planner.completeness import missing_streams
 
 from .history import forgotten
 from .kept import Kept, kept_of
@@ -58,7 +59,7 @@ class DatabaseStatus:
     """One database. `health` is healthy, degraded or error; `problems` say why.
 
     `records` by namespace, None where not known; those in `estimated` are estimates. `size` is in bytes: all files,
-    or the whole database of the server that serves it, its own or shared; `sizes` by file. `hint`: what to do about a server that is down. `oversized` names what is above the
+    or the whole database of the server that serves it, its own or shared; `sizes` by file. `hint`: what to do about `problems`. `oversized` names what is above the
     thresholds, "" for the total. `move_to`: the backend to move it to because of that, None when there is none.
     `kept`: what served it before, the oldest first. `alone`: what a server keeps of it shares its database with nobody.
     `watcher`: the daemon that feeds it, None where none does.
@@ -284,7 +285,11 @@ def _database(
     latencies = [float(value) for value in told if isinstance(value, (int, float))]
     oversized = item.thresholds.exceeded(sizes)
     broken = [glance.problem for _, glance in glances if glance.problem]
-    problems = (*broken, *(fault for _, glance in glances for fault in glance.faults))
+    records = {
+        name: glance.records.get(name) for place, glance in glances for name in streams_of(place.slots)
+    }
+    lacking = [f"it holds {missing}" for missing in missing_streams(records)]
+    problems = (*broken, *(fault for _, glance in glances for fault in glance.faults), *lacking)
     types = {place.type for place in places}
     return DatabaseStatus(
         database=item.database,
@@ -293,13 +298,12 @@ def _database(
         wanted=item.backend,
         health="error" if broken else "degraded" if problems or oversized else "healthy",
         problems=problems,
-        hint=next((str(facts["hint"]) for facts, _ in looks.values() if facts.get("hint")), None),
+        hint=next((str(facts["hint"]) for facts, _ in looks.values() if facts.get("hint")), None)
+        or (_following(item, kept) if problems else None),
         connected=all(facts.get("reachable") for facts, _ in looks.values())
         and not any(glance.problem for place, glance in glances if place.type == JSON),
         latency_ms=max(latencies, default=None),
-        records={
-            name: glance.records.get(name) for place, glance in glances for name in streams_of(place.slots)
-        },
+        records=records,
         estimated=frozenset().union(*(glance.estimated for _, glance in glances)),
         size=sum(known) if sizes or len(known) > 1 else None,
         sizes=sizes,
@@ -311,6 +315,11 @@ def _database(
         alone=bool(alone) and len(alone) == len(looks),
         watcher=watcher,
     )
+
+
+def _following(item: Wanted, kept: Sequence[Kept]) -> str:
+    """The command that says more about what is wrong with the data: with what is kept it can be compared."""
+    return f"hybridrag drift {item.database}" if kept else "hybridrag plan"
 
 
 def _migration(

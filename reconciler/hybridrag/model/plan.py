@@ -20,10 +20,17 @@ class HazardKind(str, enum.Enum):
     OTHER_DATA = "other_data"
     REPLACE_KEPT = "replace_kept"
     OVERWRITE = "overwrite"
+    INCOMPLETE_SOURCE = "incomplete_source"
 
 
 NEEDS_CONSENT = frozenset(
-    {HazardKind.FIELD_LOSS, HazardKind.OTHER_DATA, HazardKind.REPLACE_KEPT, HazardKind.OVERWRITE}
+    {
+        HazardKind.FIELD_LOSS,
+        HazardKind.OTHER_DATA,
+        HazardKind.REPLACE_KEPT,
+        HazardKind.OVERWRITE,
+        HazardKind.INCOMPLETE_SOURCE,
+    }
 )
 
 

@@ -43,9 +43,16 @@ class Moving:
 
 
 def moving(
-    item: Wanted, part: Part, move: Move, source: Facts, target: Facts, *, reclaims: bool = False
+    item: Wanted,
+    part: Part,
+    move: Move,
+    source: Facts,
+    target: Facts,
+    *,
+    reclaims: bool = False,
+    more: Sequence[Hazard] = (),
 ) -> Moving:
-    """The part in words and figures."""
+    """The part in words and figures. `more`: hazards of its source."""
     records = total(source, part.slots)
     vectors = _vectors(source, part)
     value = source.get("bytes")
@@ -102,7 +109,7 @@ def moving(
         ),
         behind=behind,
         reclaims=reclaims,
-        hazards=_hazards(item, part, move, records, target, reclaims=reclaims),
+        hazards=(*_hazards(item, part, move, records, target, reclaims=reclaims), *more),
     )
 
 

@@ -11,6 +11,14 @@ from hybridrag.model.facts import Facts, Observation
 from hybridrag.model.plan import Move, Plan, Step
 from hybridrag.model.wanted import Place, Wanted
 
+from .completeness import (
+    MissingStream,
+    in_one_sentence,
+    incomplete,
+    missing_streams,
+    records_in_use,
+    streams_missing_of,
+)
 from .moving import bracket, completing, moving, repointing
 from .overwriting import is_foreign, refuse_serving
 from .parts import JSON, Part, in_use, migration_id, parts_of, store_thing
@@ -132,6 +140,8 @@ def _database(item: Wanted, observation: Observation, problems: Problems, warnin
         _refuse_unserved(item, part)
         if part.in_place:
             _in_place(item, part, observation, part.target.name in provisioned, warnings)
+    missing = missing_streams(records_in_use(item.database, parts, observation))
+    warnings += _incomplete_in_place(item, parts, missing)
     places = {
         part.target.name: observation.of(store_thing(item.database, part.target.name, part.slots))
         for part in parts
@@ -150,7 +160,15 @@ def _database(item: Wanted, observation: Observation, problems: Problems, warnin
         warnings.append(f'database "{item.database}" holds no records at all')
     made.moves = [each.move for each in planned]
     open_parts = [
-        moving(item, each.part, each.move, each.source, each.target, reclaims=each.reclaims)
+        moving(
+            item,
+            each.part,
+            each.move,
+            each.source,
+            each.target,
+            reclaims=each.reclaims,
+            more=incomplete(item, each.part, missing),
+        )
         for each in planned
         if each.target.get("state") != "switched"
         or each.move.replaces
@@ -197,6 +215,16 @@ def _in_place(
             f"{facts.get('missing')}",
             hint=f"restore it from your backup; hybridrag status shows what is kept elsewhere{way_back(item, entry)}",
         )
+
+
+def _incomplete_in_place(item: Wanted, parts: Sequence[Part], missing: Sequence[MissingStream]) -> list[str]:
+    """What a backend that goes on serving lacks: nothing is moved there, and yet it must be said."""
+    return [
+        f'database "{item.database}": backend "{part.target.name}" holds {in_one_sentence(lacking)}; '
+        f"hybridrag drift {item.database} says what was lost"
+        for part in parts
+        if part.in_place and (lacking := streams_missing_of(missing, part.slots))
+    ]
 
 
 def _release(item: Wanted, observation: Observation, steps: list[Step]) -> list[Step]:

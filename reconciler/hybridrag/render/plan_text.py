@@ -25,7 +25,10 @@ def show_plan(
     for name in plan.in_place:
         out.print(f"  [good]=[/] {escape(name)} is where the spec wants it")
     if plan.empty:
-        out.print("\n[good]No changes.[/] Every database is on the backend that the spec names.")
+        for warning in plan.warnings:
+            out.print(f"\n  [warn]warning[/]: {escape(warning)}")
+        said = "Nothing to move." if plan.warnings else "No changes."
+        out.print(f"\n[good]{said}[/] Every database is on the backend that the spec names.")
         return
     out.print("")
     width = max(len(step.verb) for step in plan.steps)

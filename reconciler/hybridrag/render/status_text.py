@@ -84,6 +84,8 @@ def remarks(database: DatabaseStatus, *, sizes: bool = True) -> list[str]:
         found.append(f"[warn]the spec wants {escape(database.wanted)}[/]  [next]→ hybridrag plan[/]")
     # Where the data of today cannot be used, what is kept may be all that is left; plan tells whether it is gone or only away.
     command = "plan" if database.health == "error" else f"retire {database.database}"
+    if database.problems and database.health != "error":
+        command = f"drift {database.database}"  # what is kept may be needed to repair it
     found += [
         f"[soft]{escape(kept_words(each))}[/]  [next]→ hybridrag {escape(command)}[/]"
         for each in database.kept

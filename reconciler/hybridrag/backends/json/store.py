@@ -180,6 +180,10 @@ class JsonStore:
             empty = self._folder.is_dir() and not any(self._folder.iterdir())
             return {"exists": False, "missing": error.what, "empty": empty or None, **marks}, details
         facts: dict[str, Value] = {"exists": True, **marks}
+        there = {path.name for path in paths}
+        # LightRAG makes some files only once they hold something.
+        absent = [name for name in streams_of(self._slots) if files.file_of(name) not in there]
+        facts.update({f"records/{name}": 0 for name in absent})
         known = self._counts(str(self._folder))
         total = 0
         for path in paths:
