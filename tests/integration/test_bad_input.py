@@ -104,7 +104,7 @@ CASES = {
     ),
     "kv record is no object": Case(
         kv("full_entities", lambda whole: whole.update({"doc-x": 3})),
-        4, ("doc-x", "kv_store_full_entities.json", "not an object"), "validate",
+        5, ("doc-x", "kv_store_full_entities.json", "not an object"), "validate",
     ),
     "kv not UTF-8": Case(
         lambda p: (p.data / "kv_store_full_docs.json").write_bytes(
@@ -132,7 +132,7 @@ CASES = {
         vdb("entities", lambda whole: whole["data"].pop()), 4, ("vdb_entities.json", "more rows", "restore"), "validate"
     ),
     "matrix and data disagree": Case(
-        vdb("entities", swapped), 4, ("vdb_entities.json", "two different vectors", "ent-"), "validate"
+        vdb("entities", swapped), 5, ("vdb_entities.json", "two different vectors", "ent-"), "validate"
     ),
     "matrix is not base64": Case(
         vdb("chunks", lambda whole: whole.update(matrix="#" + whole["matrix"][1:])),
@@ -140,60 +140,60 @@ CASES = {
     ),
     "vector of a row cannot be decoded": Case(
         vdb("chunks", lambda whole: whole["data"][0].update(vector="eJw")),
-        4, ("vdb_chunks.json", "cannot be decoded", "-chunk-000"), "validate",
+        5, ("vdb_chunks.json", "cannot be decoded", "-chunk-000"), "validate",
     ),
     # between records
     "id twice in a kv file": Case(
-        lambda p: twice_in_kv(p), 4, ("text_chunks holds a record twice", "(record 1)", "on_bad_record: quarantine"), "validate"
+        lambda p: twice_in_kv(p), 5, ("text_chunks holds a record twice", "(record 1)", "on_bad_record: quarantine"), "validate"
     ),
     "id twice in a vector file": Case(
-        vdb("chunks", lambda whole: twice_in_vdb(whole)), 4, ("chunks holds a record twice", "record 1 has"), "validate"
+        vdb("chunks", lambda whole: twice_in_vdb(whole)), 5, ("chunks holds a record twice", "record 1 has"), "validate"
     ),
     "edge to nowhere": Case(
-        edit(GRAPH, 'target="', 'target="Nobody '), 4, ("Nobody ", "a node that does not exist", "edges"), "validate"
+        edit(GRAPH, 'target="', 'target="Nobody '), 5, ("Nobody ", "a node that does not exist", "edges"), "validate"
     ),
     # records that Postgres cannot hold
     "NUL": Case(
         kv("full_docs", lambda whole: first(whole).update(content="a\x00b")),
-        4, ('full_docs "doc-', "NUL character", "repair or remove"), "validate",
+        5, ('full_docs "doc-', "NUL character", "repair or remove"), "validate",
     ),
     "NUL inside JSON": Case(
         kv("doc_status", lambda whole: first(whole)["metadata"].update(note="a\x00b")),
-        4, ('doc_status "doc-', "NUL character"), "validate",
+        5, ('doc_status "doc-', "NUL character"), "validate",
     ),
     "lone surrogate": Case(
         kv("text_chunks", lambda whole: first(whole).update(content="a\ud800b")),
-        4, ("text_chunks", "repair"), "validate",
+        5, ("text_chunks", "repair"), "validate",
     ),
     "lone surrogate inside JSON": Case(
         kv("doc_status", lambda whole: first(whole)["metadata"].update(note="\udcff")),
-        4, ("doc_status", "repair"), "validate",
+        5, ("doc_status", "repair"), "validate",
     ),
     "key too long": Case(
         kv("full_docs", lambda whole: whole.update({"doc-" + "x" * 300: first(whole)})),
-        4, ('full_docs "doc-xxx', "304 characters", "255"), "validate",
+        5, ('full_docs "doc-xxx', "304 characters", "255"), "validate",
     ),
     "NaN in a vector": Case(
-        vdb("entities", not_a_number), 4, ('entities "ent-', "NaN or Infinity"), "validate"
+        vdb("entities", not_a_number), 5, ('entities "ent-', "NaN or Infinity"), "validate"
     ),
     "NaN in a key-value file": Case(
         kv("doc_status", lambda whole: first(whole)["metadata"].update(score=float("nan"))),
-        4, ("doc_status",), "validate",
+        5, ("doc_status",), "validate",
     ),
     "NaN in the graph": Case(
-        edit(GRAPH, '<data key="d7">1.0</data>', '<data key="d7">nan</data>'), 4, ("edges", "NaN"), "validate"
+        edit(GRAPH, '<data key="d7">1.0</data>', '<data key="d7">nan</data>'), 5, ("edges", "NaN"), "validate"
     ),
     "text where a number belongs": Case(
         kv("text_chunks", lambda whole: first(whole).update(tokens="many")),
-        4, ('text_chunks "doc-', "tokens is not a 32-bit integer"), "validate",
+        5, ('text_chunks "doc-', "tokens is not a 32-bit integer"), "validate",
     ),
     "time that is none": Case(
         kv("doc_status", lambda whole: first(whole).update(created_at="yesterday")),
-        4, ('doc_status "doc-', "created_at is not an ISO 8601 time"), "validate",
+        5, ('doc_status "doc-', "created_at is not an ISO 8601 time"), "validate",
     ),
     "nested without end": Case(
         edit("kv_store_doc_status.json", '"metadata": {', '"metadata": {"deep": ' + "[" * 3000 + "]" * 3000 + ","),
-        4, ("doc_status",), "validate",
+        5, ("doc_status",), "validate",
     ),
     "field that has no place": Case(
         kv("full_docs", lambda whole: first(whole).update(multimodal_content=[1])),
@@ -329,6 +329,9 @@ def test_a_field_without_a_place_may_be_left_behind_by_name(project: Project) ->
     kv("full_docs", lambda whole: first(whole).update(multimodal_content=[1]))(project)
     before = digests(project.data)
     assert_refused(apply(project), 5, "hybridrag apply --allow field_loss")
+    planned = project.ok("plan")
+    assert "! field_loss: " in planned, "what was found is remembered while the source stands"
+    assert "needs consent: hybridrag apply --allow field_loss" in planned
     assert "0 missing, 0 extra, 0 different" in apply(project, "--allow", "field_loss").stdout
     assert serving(project) == "pg"
     assert digests(project.data) == before

@@ -202,11 +202,14 @@ def test_one_defect_stops_the_move_or_goes_into_quarantine(
     before = digests(project.data)
     monkeypatch.chdir(project.folder)
     refused = here(project, *APPLY)
-    assert refused.returncode == 4, refused.stdout + refused.stderr
+    assert refused.returncode == 5, refused.stdout + refused.stderr
     assert steps_begun(project)[-1] == "validate"
     assert held(project) == []
     assert all(reason in words(refused.stderr) for reasons in defect.bad.values() for reason in reasons[:1])
     assert "(record " in words(refused.stderr)
+    planned = here(project, "plan")
+    assert planned.returncode == 5, "what was found is remembered while the source stands"
+    assert planned.stderr == refused.stderr
 
     QUARANTINE(project)
     applied = here(project, *APPLY)
@@ -326,6 +329,8 @@ def test_migrate_counts_them_for_programs(project: Project) -> None:
     assert told["verification"] == {"record_counts_match": True, "sample_queries_pass": True}
     shown = words(project.ok("verify", "notes"))
     assert f"{told['records_failed']} records of the source cannot be held there" in shown
+    assert "in quarantine" in shown
+    assert "do not exist, as in the source" not in shown
     # Back to files: what is in Postgres comes whole, nothing is left out on the way.
     whole = path.read_bytes()
     assert json.loads(project.ok("migrate", "notes", "--to", "files", "--json"))["records_failed"] == 0
@@ -371,7 +376,8 @@ def test_fail_after_quarantine_a_lost_file_and_what_is_written_later(project: Pr
 
     spec("on_bad_record: quarantine", "on_bad_record: fail")(project)
     refused = project.run(*APPLY)
-    assert (refused.returncode, steps_begun(project)[-1]) == (4, "validate"), refused.stdout
+    assert refused.returncode == 5, refused.stdout
+    assert "cannot hold" in words(refused.stderr)
     spec("on_bad_record: fail", "on_bad_record: quarantine")(project)
 
     kv("full_entities", lambda w: w.update({"doc-good": first(w), "doc-\udfff": first(w)}))(project)

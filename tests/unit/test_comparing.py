@@ -192,7 +192,7 @@ async def test_only_what_the_source_keeps_counts_against_the_target() -> None:
     assert set(worse) == set(same)
     for name, told in worse.items():
         assert told.startswith("1 documents")
-        assert "(1 more in the source, too)" in told, name
+        assert "(1 more absent in the source, too)" in told, name
         listed = told.partition("too): ")[2]
         assert listed.index(docs.keys[1]) < listed.index(docs.keys[0]), "what is new stands first"
     assert await broken(one, two, "full_docs", "doc_status") == {}

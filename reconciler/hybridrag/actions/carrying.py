@@ -91,7 +91,7 @@ async def _whole_pass(
             after.wanted, found = await examine_source(
                 reader, part.target, part.streams, context.batch, meter, keep, lanes=context.lanes
             )
-            accept(context, part, found)
+            accept(context, part, found, after.fingerprint)
         after.left_out = LeftOut(found.left_out)
         quarantined(context, after.left_out)
     meter = Meter(context.emit, context.step.id, PHASE, 0)

@@ -70,6 +70,6 @@ class Told:
         if found:
             why = "as in the source"
             if quarantined:
-                why += ", or because of records in quarantine"
+                why = "some or all because of records in quarantine"
             message = f"{'; '.join(found)} ({why}); hybridrag verify {context.database} names them"
             context.emit(Warned(step=context.step.id, message=message))

@@ -45,7 +45,7 @@ class Validate:
             tables, examination = await examine_source(
                 reader, part.target, part.streams, context.batch, meter, keep, lanes=context.lanes
             )
-            accept(context, part, examination)
+            accept(context, part, examination, standing.fingerprint)
             if standing.moment is not None:
                 await standing.moment.kept()
             elif await reader.fingerprint() != part.move.fingerprint:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hybridrag.errors import HybridragError, SpecInvalid
-from hybridrag.journal import begun_switches, open_pauses
+from hybridrag.journal import begun_switches, open_pauses, refusals
 from hybridrag.model.facts import Facts, Observation
+from hybridrag.model.findings import Refusal
 from hybridrag.model.ports import Backend
 from hybridrag.model.room import Room
 from hybridrag.model.wanted import Wanted
@@ -28,10 +29,14 @@ VOLATILE = ("records/", "bytes", "fingerprint", "unfinished_writes")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What was observed, and why a wanted backend could not take a database (by database and backend)."""
+    """What was observed, and why a wanted backend could not take a database (by database and backend).
+
+    `refusals`: what earlier runs found in a source that its target cannot take, by database and part.
+    """
 
     observation: Observation
     problems: dict[tuple[str, str], list[HybridragError]]
+    refusals: dict[str, dict[str, Refusal]] = field(default_factory=dict)
 
 
 async def observe(world: World, items: Sequence[Wanted]) -> Seen:
@@ -88,7 +93,8 @@ async def observe(world: World, items: Sequence[Wanted]) -> Seen:
         facts[f"journal/{name}"] = {"paused": name in paused or None} | {
             f"switching/{migration}": True for migration in switching.get(name, ())
         }
-    return Seen(observation=Observation(facts=facts, details=details), problems=problems)
+    remembered = {name: found for name, found in refusals(world.journal_path).items() if name in current}
+    return Seen(observation=Observation(facts=facts, details=details), problems=problems, refusals=remembered)
 
 
 def _ends(part: Part) -> list[str]:

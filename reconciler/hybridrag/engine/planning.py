@@ -35,5 +35,7 @@ def plan_seen(world: World, items: Sequence[Wanted], seen: Seen) -> Planned:
     # Of all databases: a plan for one of them may touch the server of another.
     serving = {name: set(in_use(world.pointer.current(name)).values()) for name in world.wanted}
     kept = kept_by((item, serving[name]) for name, item in world.wanted.items())
-    plan = make_plan(world.environment, world.spec_digest, items, seen.observation, seen.problems, kept)
+    plan = make_plan(
+        world.environment, world.spec_digest, items, seen.observation, seen.problems, kept, seen.refusals
+    )
     return Planned(plan=plan, observation=seen.observation, items=tuple(items))

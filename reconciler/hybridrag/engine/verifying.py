@@ -54,6 +54,7 @@ async def verify_database(world: World, name: str, emit: Emit) -> tuple[Report, 
     whole, examination = Report(), Examination()
     here, there = References(), References()
     written: dict[str, Reader] = {}
+    left_out: list[tuple[Reader, tuple[str, ...]]] = []
     for pair in pairs:
         reader, streams, sample = pair.source.reader(), streams_of(pair.source.slots), Sample()
         watched = Watched(reader, here, sample)
@@ -62,7 +63,7 @@ async def verify_database(world: World, name: str, emit: Emit) -> tuple[Report, 
         )
         examination.add(found)
         rest = LeftOut(found.left_out).of(reader)
-        await _without(here, rest, LeftOut(found.left_out).streams, item.batch)
+        left_out.append((rest, tuple(LeftOut(found.left_out).streams)))
         report = await compare(
             rest,
             pair.target,
@@ -87,8 +88,11 @@ async def verify_database(world: World, name: str, emit: Emit) -> tuple[Report, 
                 here.add(batch)
                 there.add(batch)
             written[stream] = reader
+    everything = here.copy()
+    for rest, streams in left_out:
+        await _without(here, rest, streams, item.batch)
     whole.references = await compare_references(
-        here, there, list(written), lambda name: written[name].read(name, rows=item.batch)
+        here, there, list(written), lambda name: written[name].read(name, rows=item.batch), everything
     )
     whole.rules = len(there.broken(list(written)))
     return whole, examination

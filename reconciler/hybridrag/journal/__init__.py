@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .database import Journal
+from .found import refusals, served_counts
 from .lease import Holder, Lease, take_away
 from .reading import (
     ProgressRecord,
@@ -55,8 +56,10 @@ __all__ = [
     "open_pauses",
     "problem",
     "progress",
+    "refusals",
     "run_steps",
     "runs",
+    "served_counts",
     "take_away",
     "watch_path",
 ]

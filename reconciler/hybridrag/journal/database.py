@@ -13,9 +13,11 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict
 
+from hybridrag import __version__
 from hybridrag.model import fence
 from hybridrag.model.data import BadRecord
 from hybridrag.model.events import Progress
+from hybridrag.model.findings import Refusal
 from hybridrag.model.room import Room
 
 from .quarantine import quarantine, quarantine_path
@@ -59,7 +61,13 @@ INSERT INTO identity VALUES (lower(hex(randomblob(8))));
 _SWITCHING = """
 CREATE TABLE switching (migration TEXT PRIMARY KEY, database TEXT NOT NULL);
 """
-_VERSIONS = (_FIRST, _COUNTS_AND_PROGRESS, _LEFT_OUT, _STREAMS, _IDENTITY + _SWITCHING)
+_FOUND = """
+CREATE TABLE refusal (
+    database TEXT NOT NULL, part TEXT NOT NULL, tool TEXT NOT NULL, found TEXT NOT NULL, PRIMARY KEY (database, part));
+CREATE TABLE served (
+    database TEXT NOT NULL, namespace TEXT NOT NULL, records INTEGER NOT NULL, PRIMARY KEY (database, namespace));
+"""
+_VERSIONS = (_FIRST, _COUNTS_AND_PROGRESS, _LEFT_OUT, _STREAMS, _IDENTITY + _SWITCHING, _FOUND)
 """What each schema version added to the one before."""
 
 
@@ -183,6 +191,15 @@ class Journal(StateFile):
             rows = db.execute("SELECT namespace, positions FROM left_out WHERE migration = ?", (migration,))
             return {namespace: bytes(found) for namespace, found in rows}
 
+    def put_refusal(self, database: str, part: str, refusal: Refusal | None) -> None:
+        with self._ours() as db:
+            db.execute("DELETE FROM refusal WHERE database = ? AND part = ?", (database, part))
+            if refusal is not None:
+                db.execute(
+                    "INSERT INTO refusal (database, part, tool, found) VALUES (?, ?, ?, ?)",
+                    (database, part, __version__, json.dumps(asdict(refusal))),
+                )
+
     def quarantine(
         self, database: str, migration: str
     ) -> contextlib.AbstractContextManager[Callable[[BadRecord], None]]:
@@ -230,3 +247,10 @@ class Journal(StateFile):
     def end_switch(self, database: str) -> None:
         with self._ours() as db:
             db.execute("DELETE FROM switching WHERE database = ?", (database,))
+
+    def put_served(self, database: str, records: Mapping[str, int]) -> None:
+        with self._ours() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO served (database, namespace, records) VALUES (?, ?, ?)",
+                [(database, namespace, count) for namespace, count in records.items()],
+            )

@@ -172,6 +172,12 @@ class References:
             records = zip(batch.keys, batch.fields, strict=True)
             found.add([each for key, fields in records for each in names(key, fields)])
 
+    def copy(self) -> References:
+        """The same names, whatever is forgotten here or gathered anew afterwards."""
+        other = References()
+        other._sets = dict(self._sets)
+        return other
+
     def forget(self, stream: str) -> None:
         """As if the stream had not been read."""
         for name in _SETS.get(stream, {}):
@@ -195,25 +201,29 @@ class References:
 class Broken:
     """A rule that the target breaks: `names` that are missed, and how many of them the source misses as well.
 
-    `listed` are records with the name that they miss; those that the source has right stand first.
+    `in_quarantine` are in the source, and were left out because the target cannot hold them. `listed` are records with
+    the name that they miss; those that the source has right stand first.
     """
 
     rule: Rule
     names: int
     as_in_source: int
+    in_quarantine: int = 0
     listed: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def new(self) -> int:
-        """What the source has right."""
-        return self.names - self.as_in_source
+        """What the source has right, and the target could hold."""
+        return self.names - self.as_in_source - self.in_quarantine
 
     def __str__(self) -> str:
-        if not self.new:
-            count = f"{self.names:,} {self.rule.words}, as in the source"
+        others = {"in quarantine": self.in_quarantine, "absent in the source, too": self.as_in_source}
+        more = " more" if self.new else ""
+        told = "; ".join(f"{number:,}{more} {words}" for words, number in others.items() if number)
+        if self.new or self.in_quarantine:
+            count = f"{self.new or self.names:,} {self.rule.words}" + (f" ({told})" if told else "")
         else:
-            count = f"{self.new:,} {self.rule.words}"
-            count += f" ({self.as_in_source:,} more in the source, too)" if self.as_in_source else ""
+            count = f"{self.names:,} {self.rule.words}, as in the source"
         return f"{count}: {', '.join(map(self._shown, self.listed))}" if self.listed else count
 
     def _shown(self, pair: tuple[str, str]) -> str:
@@ -224,14 +234,29 @@ class Broken:
 
 
 async def compare_references(
-    source: References, target: References, streams: Sequence[str], read: Read
+    source: References,
+    target: References,
+    streams: Sequence[str],
+    read: Read,
+    whole: References | None = None,
 ) -> list[Broken]:
-    """The rules that the target breaks, with some records named. `read` is asked for the streams of broken rules only."""
+    """The rules that the target breaks, with some records named. `read` is asked for the streams of broken rules only.
+
+    `whole`: the names of the source with what was left out of it; `source` where nothing was.
+    """
     before, found = source.broken(streams), []
+    absent = before if whole is None else whole.broken(streams)
     for rule, missed in target.broken(streams).items():
         if len(missed):
             new = np.setdiff1d(missed, before[rule], assume_unique=True)
-            broken = Broken(rule=rule, names=len(missed), as_in_source=len(missed) - len(new))
+            known = len(missed) - len(new)
+            nowhere = len(np.intersect1d(missed, absent[rule], assume_unique=True))
+            broken = Broken(
+                rule=rule,
+                names=len(missed),
+                as_in_source=min(nowhere, known),
+                in_quarantine=known - min(nowhere, known),
+            )
             broken.listed = await _named(rule, missed, set(new.tolist()), read)
             found.append(broken)
     return found

@@ -38,6 +38,22 @@ class Examination:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """What an examination of a source in one `state` (its fingerprint) found that its target `backend` cannot take.
+
+    Of `records`, `refused_total` cannot be held, of which `refused` names some by stream, key and reason; `lost` are
+    fields without a place there, by stream and name, with the number of records that have them.
+    """
+
+    backend: str
+    state: str
+    records: int
+    refused: tuple[tuple[str, str, str], ...] = ()
+    refused_total: int = 0
+    lost: tuple[tuple[str, str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Glance:
     """What one cheap look at a store told.
 

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from .data import BadRecord, Slot
 from .facts import Facts
+from .findings import Refusal
 from .ports import Backend
 from .room import Room
 from .selection import Selection
@@ -74,6 +75,10 @@ class Memory(Protocol):
         """
         ...
 
+    def put_refusal(self, database: str, part: str, refusal: Refusal | None) -> None:
+        """Remember what the target of a part (named as its move) cannot take; None: it can take everything."""
+        ...
+
     def quarantine_file(self, database: str, migration: str) -> str | None:
         """Where they can be read; None where there are none."""
         ...
@@ -96,6 +101,10 @@ class Memory(Protocol):
 
     def end_switch(self, database: str) -> None:
         """The pointer names them."""
+        ...
+
+    def put_served(self, database: str, records: Mapping[str, int]) -> None:
+        """Remember how many records each of these streams had when it began to serve where it is."""
         ...
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from hybridrag.actions.overwriting import seen_in
 from hybridrag.errors import BackendUnavailable, HybridragError, PlanRefused
 from hybridrag.model.facts import Facts, Observation
+from hybridrag.model.findings import Refusal
 from hybridrag.model.plan import Move, Plan, Step
 from hybridrag.model.wanted import Place, Wanted
 
@@ -24,6 +25,7 @@ from .overwriting import is_foreign, refuse_serving
 from .parts import JSON, Part, in_use, migration_id, parts_of, store_thing
 from .protect import Kept, kept_by, refuse_replaced
 from .provisioning import provision
+from .refused import remembered
 from .room import room_warnings
 from .stores import (
     reachable_source,
@@ -36,6 +38,8 @@ from .stores import (
     way_back,
 )
 
+Refusals = Mapping[str, Mapping[str, Refusal]]
+"""By database and part, what an earlier run found in its source that the target cannot take."""
 Problems = Mapping[tuple[str, str], Sequence[HybridragError]]
 """Per database and wanted backend, why that server, as observed, cannot take it (`Backend.problems`)."""
 
@@ -66,10 +70,11 @@ def make_plan(
     observation: Observation,
     problems: Problems,
     kept: Kept | None = None,
+    refusals: Refusals | None = None,
 ) -> Plan:
     """The plan for some databases. Raises what stands in the way, all databases' reasons at once.
 
-    `kept`: servers that must stay for the sake of databases the plan is not about.
+    `kept`: servers that must stay for the sake of databases the plan is not about. `refusals`: what earlier runs found.
     """
     steps: list[Step] = []
     moves: dict[str, Move] = {}
@@ -81,7 +86,7 @@ def make_plan(
         try:
             for place in item.places:
                 refuse_replaced(place.name, observation.of(f"backend/{place.name}"), keep)
-            made = _database(item, observation, problems, warnings)
+            made = _database(item, observation, problems, warnings, (refusals or {}).get(item.database, {}))
         except HybridragError as error:
             errors.append(error)
             continue
@@ -127,7 +132,13 @@ def provision_plan(environment: str, spec_digest: str, server: Place, observatio
     )
 
 
-def _database(item: Wanted, observation: Observation, problems: Problems, warnings: list[str]) -> _Made:
+def _database(
+    item: Wanted,
+    observation: Observation,
+    problems: Problems,
+    warnings: list[str],
+    refusals: Mapping[str, Refusal],
+) -> _Made:
     entry = observation.of(f"registry/{item.database}")
     if entry.get("mislaid"):
         raise PlanRefused(str(entry["mislaid"]), hint=str(entry.get("way_out")))
@@ -167,7 +178,10 @@ def _database(item: Wanted, observation: Observation, problems: Problems, warnin
             each.source,
             each.target,
             reclaims=each.reclaims,
-            more=incomplete(item, each.part, missing),
+            more=(
+                *incomplete(item, each.part, missing),
+                *remembered(item, each.move, refusals.get(each.move.id)),
+            ),
         )
         for each in planned
         if each.target.get("state") != "switched"

@@ -47,6 +47,7 @@ def verify_json(database: str, report: Report, examination: Examination) -> dict
                     "words": broken.rule.words,
                     "names": broken.names,
                     "as_in_source": broken.as_in_source,
+                    "in_quarantine": broken.in_quarantine,
                     "listed": [
                         {"record": printable(record), "misses": printable(name)}
                         for record, name in broken.listed
@@ -71,6 +72,6 @@ def show_verified(out: Console, report: Report, examination: Examination) -> Non
     if examination.refused_total:
         name, key, reason = examination.refused[0]
         out.print(
-            f"[warn]![/] {examination.refused_total:,} records of the source cannot be held there and were left out; "
+            f"[warn]![/] {examination.refused_total:,} records of the source cannot be held there and were put into quarantine; "
             f'the first: {escape(name)} "{escape(key)}": {escape(reason)}'
         )
