@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict
 
-from hybridrag import __version__
 from hybridrag.model import fence
 from hybridrag.model.data import BadRecord
 from hybridrag.model.events import Progress
@@ -22,6 +21,7 @@ from hybridrag.model.room import Room
 
 from .quarantine import quarantine, quarantine_path
 from .state_file import StateFile
+from .version import tool
 
 LEASE_TABLE = """CREATE TABLE lease (
     id INTEGER PRIMARY KEY CHECK (id = 1), owner TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,
@@ -197,7 +197,7 @@ class Journal(StateFile):
             if refusal is not None:
                 db.execute(
                     "INSERT INTO refusal (database, part, tool, found) VALUES (?, ?, ?, ?)",
-                    (database, part, __version__, json.dumps(asdict(refusal))),
+                    (database, part, tool(), json.dumps(asdict(refusal))),
                 )
 
     def quarantine(

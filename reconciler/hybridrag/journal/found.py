@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from hybridrag import __version__
 from hybridrag.model.findings import Refusal
 
 from .columns import checked
 from .reading import UNREADABLE, open_read_only
+from .version import tool
 
 
 def refusals(path: Path) -> dict[str, dict[str, Refusal]]:
@@ -24,7 +24,7 @@ def refusals(path: Path) -> dict[str, dict[str, Refusal]]:
     try:
         with open_read_only(path) as db:
             query = "SELECT database, part, found FROM refusal WHERE tool = ?"
-            for database, part, text in db.execute(query, (__version__,)) if db else ():
+            for database, part, text in db.execute(query, (tool(),)) if db else ():
                 found.setdefault(str(database), {})[str(part)] = checked(Refusal, json.loads(text))
     except UNREADABLE:
         return {}
