@@ -167,7 +167,7 @@ def test_a_failed_migration_says_why(project: Project) -> None:
     text = path.read_text("utf-8")
     path.write_text(text.replace('"tokens": ', '"tokens": "many", "was": ', 1), encoding="utf-8")
     done = project.run("apply", "--auto-approve")
-    assert done.returncode == 4
+    assert done.returncode == 5
     move = backend_status(project)["migration"]
     assert (move["state"], move["step"]) == ("failed", "validate.notes")
     assert move["error"] in done.stderr

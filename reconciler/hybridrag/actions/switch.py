@@ -7,7 +7,7 @@ import contextlib
 from hybridrag.failpoints import Point, failpoint
 from hybridrag.model.data import Slot
 
-from .base import Context
+from .base import Context, Part
 from .marking import mark
 from .migrate import changed
 
@@ -23,7 +23,9 @@ class Switch:
 
     async def do(self, context: Context) -> None:
         left: dict[frozenset[Slot], str] = {}
+        records: dict[str, int] = {}
         for part in context.parts:
+            records |= await _records(context, part)
             facts, _ = await part.target.observe()
             state = facts.get("source_fingerprint") if part.backend.mends else part.move.fingerprint
             fingerprint = left[frozenset(part.move.slots)] = await part.source.reader().fingerprint()
@@ -44,3 +46,10 @@ class Switch:
                 context.database, context.path, context.placement, context.workspace, left=left
             )
             context.memory.end_switch(context.database)
+        context.memory.put_served(context.database, records)
+
+
+async def _records(context: Context, part: Part) -> dict[str, int]:
+    """Records of each stream of the copy; none where this run did not compare it."""
+    standing = await context.standings.of(part.move, part.source, live=False)
+    return {name: table.records for name, table in (standing.wanted or {}).items()}

@@ -11,9 +11,15 @@ from .common import Settings, command_options
 
 @click.command()
 @click.argument("databases", nargs=-1, metavar="[DB]...")
+@click.option(
+    "--exit-code", is_flag=True, help="Exit 2 when a database or a backend is not healthy, 0 when all are."
+)
 @command_options
-def status(settings: Settings, databases: tuple[str, ...]) -> None:
-    """What each database uses now: backend, records, size, health."""
+def status(settings: Settings, databases: tuple[str, ...], exit_code: bool) -> None:
+    """What each database uses now: backend, records, size, health.
+
+    Exit codes: 0, 2 something is not healthy (with --exit-code), 3 spec or registry invalid, 6 not found.
+    """
     from hybridrag.engine import status as look
     from hybridrag.render.status_json import status_json
     from hybridrag.render.status_text import show_status
@@ -24,6 +30,8 @@ def status(settings: Settings, databases: tuple[str, ...]) -> None:
         settings.print_json(status_json(found))
     else:
         show_status(settings.out(), found)
+    if exit_code and not found.healthy:
+        raise click.exceptions.Exit(2)
 
 
 @click.command()

@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hybridrag.errors import HybridragError, SpecInvalid
-from hybridrag.journal import begun_switches, open_pauses, refusals
+from hybridrag.journal import begun_switches, open_pauses, refusals, served_counts
 from hybridrag.model.facts import Facts, Observation
-from hybridrag.model.findings import Refusal
 from hybridrag.model.ports import Backend
 from hybridrag.model.room import Room
 from hybridrag.model.wanted import Wanted
 from hybridrag.planner import JSON, Part, parts_of, store_thing
+from hybridrag.planner.refused import Found
 
 from .pointer import RegistryPointer
 from .taken import taken
@@ -23,7 +23,7 @@ from .world import World
 STORE_TIMEOUT_S = 60.0
 ROOM_TIMEOUT_S = 5.0
 AT_ONCE = 8
-VOLATILE = ("records/", "bytes", "fingerprint", "unfinished_writes")
+VOLATILE = ("records/", "bytes", "fingerprint", "unfinished_writes", "blank/", "unindexed/")
 """Facts of a store that only inform while nothing moves: a writer at work must not make every plan stale."""
 
 
@@ -31,12 +31,12 @@ VOLATILE = ("records/", "bytes", "fingerprint", "unfinished_writes")
 class Seen:
     """What was observed, and why a wanted backend could not take a database (by database and backend).
 
-    `refusals`: what earlier runs found in a source that its target cannot take, by database and part.
+    `found`: by earlier runs, which what is observed now may outdate.
     """
 
     observation: Observation
     problems: dict[tuple[str, str], list[HybridragError]]
-    refusals: dict[str, dict[str, Refusal]] = field(default_factory=dict)
+    found: Found = field(default_factory=Found)
 
 
 async def observe(world: World, items: Sequence[Wanted]) -> Seen:
@@ -93,8 +93,8 @@ async def observe(world: World, items: Sequence[Wanted]) -> Seen:
         facts[f"journal/{name}"] = {"paused": name in paused or None} | {
             f"switching/{migration}": True for migration in switching.get(name, ())
         }
-    remembered = {name: found for name, found in refusals(world.journal_path).items() if name in current}
-    return Seen(observation=Observation(facts=facts, details=details), problems=problems, refusals=remembered)
+    found = Found(refusals(world.journal_path), served_counts(world.journal_path))
+    return Seen(observation=Observation(facts=facts, details=details), problems=problems, found=found)
 
 
 def _ends(part: Part) -> list[str]:

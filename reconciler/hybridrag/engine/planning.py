@@ -36,6 +36,6 @@ def plan_seen(world: World, items: Sequence[Wanted], seen: Seen) -> Planned:
     serving = {name: set(in_use(world.pointer.current(name)).values()) for name in world.wanted}
     kept = kept_by((item, serving[name]) for name, item in world.wanted.items())
     plan = make_plan(
-        world.environment, world.spec_digest, items, seen.observation, seen.problems, kept, seen.refusals
+        world.environment, world.spec_digest, items, seen.observation, seen.problems, kept, seen.found
     )
     return Planned(plan=plan, observation=seen.observation, items=tuple(items))

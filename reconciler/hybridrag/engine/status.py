@@ -15,6 +15,7 @@ from hybridrag.journal import (
     last_run,
     open_pauses,
     progress,
+    served_counts,
 )
 from hybridrag.model.data import Slot, streams_of
 from hybridrag.model.events import StreamProgress
@@ -24,6 +25,7 @@ from hybridrag.model.ports import Store
 from hybridrag.model.wanted import Thresholds, Wanted, in_words
 from hybridrag.planner import JSON, in_use
 from hybridrag.planner.completeness import missing_streams
+from hybridrag.planner.losses import losses
 
 from .history import forgotten
 from .kept import Kept, kept_of
@@ -109,6 +111,13 @@ class Status:
     paused: tuple[str, ...] = field(default=())
     warnings: tuple[str, ...] = ()
 
+    @property
+    def healthy(self) -> bool:
+        """Every database is, and every backend that is used or wanted can be reached."""
+        return all(item.health == "healthy" for item in self.databases) and all(
+            backend.facts.get("reachable") for backend in self.backends
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Place:
@@ -140,6 +149,7 @@ async def status(world: World, names: Iterable[str] = ()) -> Status:
     targets = await _on_servers(world, every, servers, serving)
     live = is_running(world.journal_path)
     records = progress(world.journal_path)
+    served = served_counts(world.journal_path)
     databases = []
     told: dict[str, None] = {}
     for item in items:
@@ -157,6 +167,7 @@ async def status(world: World, names: Iterable[str] = ()) -> Status:
                 _migration(item, group, records.get(item.database), targets.get(item.database), live),
                 kept_of(registry, item),
                 watcher_of(world, item, _sizes(glances)),
+                served.get(item.database, {}),
             )
         )
     return Status(
@@ -274,6 +285,7 @@ def _database(
     migration: Migration | None,
     kept: tuple[Kept, ...],
     watcher: Watcher | None,
+    served: Mapping[str, int],
 ) -> DatabaseStatus:
     places = [place for place, _ in glances]
     looks = {place.backend: servers.get(place.backend, ({}, {})) for place in places if place.type != JSON}
@@ -288,7 +300,7 @@ def _database(
     records = {
         name: glance.records.get(name) for place, glance in glances for name in streams_of(place.slots)
     }
-    lacking = [f"it holds {missing}" for missing in missing_streams(records)]
+    lacking = [f"it holds {missing}" for missing in missing_streams(records)] + list(losses(served, records))
     problems = (*broken, *(fault for _, glance in glances for fault in glance.faults), *lacking)
     types = {place.type for place in places}
     return DatabaseStatus(

@@ -7,25 +7,19 @@ from dataclasses import dataclass, field
 
 from hybridrag.actions.overwriting import seen_in
 from hybridrag.errors import BackendUnavailable, HybridragError, PlanRefused
+from hybridrag.model.data import streams_of
 from hybridrag.model.facts import Facts, Observation
-from hybridrag.model.findings import Refusal
 from hybridrag.model.plan import Move, Plan, Step
 from hybridrag.model.wanted import Place, Wanted
 
-from .completeness import (
-    MissingStream,
-    in_one_sentence,
-    incomplete,
-    missing_streams,
-    records_in_use,
-    streams_missing_of,
-)
+from .completeness import incomplete, missing_streams, records_in_use
+from .losses import damage_in_place, refuse_emptied
 from .moving import bracket, completing, moving, repointing
 from .overwriting import is_foreign, refuse_serving
 from .parts import JSON, Part, in_use, migration_id, parts_of, store_thing
 from .protect import Kept, kept_by, refuse_replaced
 from .provisioning import provision
-from .refused import remembered
+from .refused import Found, FoundOf, remembered
 from .room import room_warnings
 from .stores import (
     reachable_source,
@@ -38,8 +32,6 @@ from .stores import (
     way_back,
 )
 
-Refusals = Mapping[str, Mapping[str, Refusal]]
-"""By database and part, what an earlier run found in its source that the target cannot take."""
 Problems = Mapping[tuple[str, str], Sequence[HybridragError]]
 """Per database and wanted backend, why that server, as observed, cannot take it (`Backend.problems`)."""
 
@@ -70,11 +62,11 @@ def make_plan(
     observation: Observation,
     problems: Problems,
     kept: Kept | None = None,
-    refusals: Refusals | None = None,
+    found: Found | None = None,
 ) -> Plan:
     """The plan for some databases. Raises what stands in the way, all databases' reasons at once.
 
-    `kept`: servers that must stay for the sake of databases the plan is not about. `refusals`: what earlier runs found.
+    `kept`: servers that must stay for the sake of databases the plan is not about. `found`: by earlier runs.
     """
     steps: list[Step] = []
     moves: dict[str, Move] = {}
@@ -86,7 +78,7 @@ def make_plan(
         try:
             for place in item.places:
                 refuse_replaced(place.name, observation.of(f"backend/{place.name}"), keep)
-            made = _database(item, observation, problems, warnings, (refusals or {}).get(item.database, {}))
+            made = _database(item, observation, problems, warnings, (found or Found()).of(item.database))
         except HybridragError as error:
             errors.append(error)
             continue
@@ -137,7 +129,7 @@ def _database(
     observation: Observation,
     problems: Problems,
     warnings: list[str],
-    refusals: Mapping[str, Refusal],
+    found: FoundOf,
 ) -> _Made:
     entry = observation.of(f"registry/{item.database}")
     if entry.get("mislaid"):
@@ -150,9 +142,9 @@ def _database(
     for part in parts:
         _refuse_unserved(item, part)
         if part.in_place:
-            _in_place(item, part, observation, part.target.name in provisioned, warnings)
+            _in_place(item, part, observation, part.target.name in provisioned, warnings, found.served)
     missing = missing_streams(records_in_use(item.database, parts, observation))
-    warnings += _incomplete_in_place(item, parts, missing)
+    warnings += damage_in_place(item, parts, observation, found.served)
     places = {
         part.target.name: observation.of(store_thing(item.database, part.target.name, part.slots))
         for part in parts
@@ -180,7 +172,7 @@ def _database(
             reclaims=each.reclaims,
             more=(
                 *incomplete(item, each.part, missing),
-                *remembered(item, each.move, refusals.get(each.move.id)),
+                *remembered(item, each.move, found.refusals.get(each.move.id)),
             ),
         )
         for each in planned
@@ -209,7 +201,12 @@ def _refuse_unserved(item: Wanted, part: Part) -> None:
 
 
 def _in_place(
-    item: Wanted, part: Part, observation: Observation, provisioned: bool, warnings: list[str]
+    item: Wanted,
+    part: Part,
+    observation: Observation,
+    provisioned: bool,
+    warnings: list[str],
+    served: Mapping[str, int],
 ) -> None:
     """Raises where the place that serves already cannot be used."""
     server, entry = observation.of(f"backend/{part.target.name}"), observation.of(f"registry/{item.database}")
@@ -229,16 +226,9 @@ def _in_place(
             f"{facts.get('missing')}",
             hint=f"restore it from your backup; hybridrag status shows what is kept elsewhere{way_back(item, entry)}",
         )
-
-
-def _incomplete_in_place(item: Wanted, parts: Sequence[Part], missing: Sequence[MissingStream]) -> list[str]:
-    """What a backend that goes on serving lacks: nothing is moved there, and yet it must be said."""
-    return [
-        f'database "{item.database}": backend "{part.target.name}" holds {in_one_sentence(lacking)}; '
-        f"hybridrag drift {item.database} says what was lost"
-        for part in parts
-        if part.in_place and (lacking := streams_missing_of(missing, part.slots))
-    ]
+    if part.target.type != JSON:
+        mine = {name: count for name, count in served.items() if name in streams_of(part.slots)}
+        refuse_emptied(item, part, facts, entry, mine)
 
 
 def _release(item: Wanted, observation: Observation, steps: list[Step]) -> list[Step]:

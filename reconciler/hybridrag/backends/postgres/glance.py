@@ -25,6 +25,7 @@ from .tables import TABLES
 
 COUNTED = 1_000_000
 """Rows (as the server's statistics have it) up to which a table is counted."""
+_BLANK = "count(*) FILTER (WHERE content_vector IS NULL)"
 AT_ONCE = 4
 """Connections that a look at many databases of one server may hold."""
 MOST = 1000
@@ -40,6 +41,8 @@ class Place:
     embedding: Embedding
     slots: frozenset[Slot]
     graph: Graph = IN_TABLES
+    indexed: bool = True
+    """Whether its vectors are to have an index."""
 
     @property
     def tables(self) -> dict[str, str]:
@@ -55,10 +58,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class _Counts:
-    """Rows of one table by workspace; those of `estimated` come from the server's statistics."""
+    """Rows of one table by workspace; those of `estimated` come from the server's statistics.
+
+    `blank` counts rows without a vector, in a table that should have one in each.
+    """
 
     rows: dict[str, int] = field(default_factory=dict)
     estimated: set[str] = field(default_factory=set)
+    blank: dict[str, int] = field(default_factory=dict)
 
 
 async def glance_stores(places: Sequence[Place]) -> list[Glance]:
@@ -102,16 +109,16 @@ async def _glance_database(endpoint: Endpoint, places: Sequence[Place]) -> list[
         opened.transaction(isolation="repeatable_read", readonly=True),
     ):
         sizes = await _existing(opened, sorted({name for names in tables for name in names.values()}))
+        vectors = {table for names in tables for name, table in names.items() if TABLES[name].vector}
+        vectors &= sizes.keys()
         counts = {
             name: await _count_own(opened, name, rows, alone[name])
             if name in alone
-            else await _count(opened, name, rows, workspaces)
+            else await _count(opened, name, rows, workspaces, vectors=name in vectors)
             for name, rows in sizes.items()
         }
-        vectors = {table for names in tables for name, table in names.items() if TABLES[name].vector}
-        vectors &= sizes.keys()
-        unindexed = await _unindexed(opened, sorted(vectors))
-        sharing = {name: await _sharing(opened, name) for name in vectors - unindexed}
+        without_index = await unindexed(opened, sorted(vectors))
+        sharing = {name: await _sharing(opened, name) for name in vectors - without_index}
         marks = await _marks(opened, sorted({place.marked for place in places}))
         own = endpoint.home is not None
         size = await opened.fetchval("SELECT pg_database_size(current_database())") if own else None
@@ -121,7 +128,7 @@ async def _glance_database(endpoint: Endpoint, places: Sequence[Place]) -> list[
             place.workspace,
             names,
             counts,
-            unindexed,
+            without_index if place.indexed else set(),
             sharing,
             marks.get(place.marked, (None, 0)),
             size,
@@ -146,7 +153,9 @@ async def _count_own(opened: asyncpg.Connection, table: str, rows: int, workspac
     return _Counts({workspace: await opened.fetchval(f"SELECT count(*) FROM {table}")})
 
 
-async def _count(opened: asyncpg.Connection, table: str, rows: int, workspaces: Sequence[str]) -> _Counts:
+async def _count(
+    opened: asyncpg.Connection, table: str, rows: int, workspaces: Sequence[str], *, vectors: bool
+) -> _Counts:
     counts = _Counts()
     if rows > COUNTED:
         common = await opened.fetchrow(
@@ -161,14 +170,16 @@ async def _count(opened: asyncpg.Connection, table: str, rows: int, workspaces: 
                 counts.estimated.add(name)
     # A workspace that the statistics do not know is small, and the primary key begins with it.
     found = await opened.fetch(
-        f"SELECT workspace, count(*) AS rows FROM {table} WHERE workspace = ANY($1) GROUP BY workspace",
+        f"SELECT workspace, count(*) AS rows, {_BLANK if vectors else 0} AS blank FROM {table} "
+        "WHERE workspace = ANY($1) GROUP BY workspace",
         [name for name in workspaces if name not in counts.estimated],
     )
     counts.rows.update({row["workspace"]: row["rows"] for row in found})
+    counts.blank.update({row["workspace"]: row["blank"] for row in found})
     return counts
 
 
-async def _unindexed(opened: asyncpg.Connection, names: Sequence[str]) -> set[str]:
+async def unindexed(opened: asyncpg.Connection, names: Sequence[str]) -> set[str]:
     """Vector tables without a valid index of pgvector's, whatever its kind and name."""
     rows = await opened.fetch(
         "SELECT t FROM unnest($1::text[]) AS t WHERE NOT EXISTS (SELECT 1 FROM pg_index i "
@@ -228,7 +239,14 @@ def _glance(
         records={namespace: records.get(namespace) for namespace in tables},
         estimated=frozenset(n for n, t in tables.items() if t in counts and workspace in counts[t].estimated),
         problem=f'LightRAG\'s table "{missing[0]}" is missing in its database' if missing else None,
-        faults=tuple(f'table "{name}" lacks its vector index: searches read all of it' for name in without),
+        faults=(
+            *(f'table "{name}" lacks its vector index: searches read all of it' for name in without),
+            *(
+                f'table "{name}" has {blank:,} rows whose vectors are gone'
+                for name in tables.values()
+                if name in counts and (blank := counts[name].blank.get(workspace, 0))
+            ),
+        ),
         state=state,
         copied=copied,
         size=size,

@@ -22,8 +22,9 @@ from .client import connection
 from .endpoint import Endpoint
 from .failures import NoSuchDatabase
 from .fingerprint import Tally, fingerprint_of, tally_all
+from .glance import unindexed
 from .graphs import IN_TABLES, Graph, relations
-from .indexes import index_problems, name_of
+from .indexes import KINDS, index_problems, name_of
 from .isolation import quoted
 from .ledger import VISIBLE, marks_of, owners_of, together
 from .spec import VectorIndexSpec
@@ -258,6 +259,10 @@ async def _observe_store(
                 facts[f"neighbours/{namespace}"] = await opened.fetchval(
                     f"SELECT EXISTS (SELECT 1 FROM {table} WHERE workspace <> $1)", workspace
                 )
+                if KINDS[index.type].method:
+                    facts[f"unindexed/{namespace}"] = bool(await unindexed(opened, [table])) or None
+                blank = f"SELECT count(*) FROM {table} WHERE workspace = $1 AND content_vector IS NULL"
+                facts[f"blank/{namespace}"] = await opened.fetchval(blank, workspace) or None
                 facts[f"index/{namespace}"] = await opened.fetchval(
                     "SELECT EXISTS (SELECT 1 FROM pg_index WHERE indrelid = to_regclass($1) "
                     "AND indexrelid = to_regclass($2) AND indisvalid)",

@@ -19,7 +19,7 @@ from .endpoint import Endpoint
 from .failures import NoSuchDatabase
 from .glance import Place, glance_stores
 from .graphs import IN_TABLES, STREAMS, Graph
-from .indexes import column_type
+from .indexes import KINDS, column_type
 from .ledger import Ledger
 from .nearest import nearest
 from .observe import observe_store
@@ -81,7 +81,14 @@ class PostgresStore:
         mine = [self, *(other for other in others if isinstance(other, PostgresStore))]
         return await glance_stores(
             [
-                Place(each._endpoint, each._workspace, each._embedding, each._slots, each._graph)
+                Place(
+                    each._endpoint,
+                    each._workspace,
+                    each._embedding,
+                    each._slots,
+                    each._graph,
+                    bool(KINDS[each._index.type].method),
+                )
                 for each in mine
             ]
         )
