@@ -27,6 +27,7 @@ from .graphs import IN_TABLES, Graph, relations
 from .indexes import KINDS, index_problems, name_of
 from .isolation import quoted
 from .ledger import VISIBLE, marks_of, owners_of, together
+from .pgvector import extension_problems, how_to_create
 from .spec import VectorIndexSpec
 from .tables import TABLES
 from .whereabouts import whereabouts
@@ -38,7 +39,11 @@ _SERVER = """
 SELECT current_setting('server_version_num')::int AS version_num,
        current_setting('server_version') AS version,
        (SELECT extversion FROM pg_extension WHERE extname = 'vector') AS pgvector,
+       (SELECT nspname FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'vector')
+           AS pgvector_schema,
        (SELECT default_version FROM pg_available_extensions WHERE name = 'vector') AS pgvector_available,
+       current_schema()::text AS schema,
+       'public' = ANY (current_schemas(false)) AS public_is_searched,
        (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
        coalesce((SELECT bool_or(trusted) FROM pg_available_extension_versions WHERE name = 'vector'), false)
            AS pgvector_trusted,
@@ -65,13 +70,6 @@ _SERVICES = {
     "supabase_admin": "supabase",
 }
 """Managed services by a role that only they have. Nothing here may be volatile: facts decide whether a plan is stale."""
-_CREATE_EXTENSION = {
-    "rds": "as the master user (rds_superuser), in that database: CREATE EXTENSION vector",
-    "cloudsql": "as a member of cloudsqlsuperuser (postgres), in that database: CREATE EXTENSION vector",
-    "azure": "add VECTOR to the server parameter azure.extensions; then, as a member of azure_pg_admin, in that "
-    "database: CREATE EXTENSION vector",
-    "supabase": "enable vector below Database, Extensions in the dashboard, or as postgres: CREATE EXTENSION vector",
-}
 _OWN_CONNECTIONS = 2
 """What a migration holds while LightRAG's pool is open: the writer's session, and one that looks."""
 
@@ -143,12 +141,12 @@ def problems(
             "ALTER DATABASE <database> RESET default_transaction_read_only",
         )
     if apart:
-        facts = {**facts, "pgvector": None, "superuser": True}
+        facts = {**facts, "pgvector": None, "superuser": True, "schema": None}
     elif facts.get("encoding") != "UTF8":
         refuse(*_encoded(facts))
     found += index_problems(name, index or VectorIndexSpec(), facts, embedding)
     age = age_problems(name, facts) if "age" in facts else ()
-    for what, hint in (*_extension_problems(facts), *age, *_connection_problems(name, facts, pool)):
+    for what, hint in (*extension_problems(facts), *age, *_connection_problems(name, facts, pool)):
         refuse(what, hint)
     for what, hint in () if apart else _rights_problems(facts):
         refuse(what, hint)
@@ -169,31 +167,6 @@ def _rights_problems(
             f"this user has no right to create {missing}",
             f"as an administrator: GRANT CREATE ON DATABASE {database} TO {user}; GRANT ALL ON SCHEMA public TO {user}",
         )
-
-
-def _extension_problems(facts: Facts) -> Iterator[tuple[str, str]]:
-    """(what, hint) about pgvector: there, and created."""
-    made, there = facts.get("pgvector"), facts.get("pgvector_available")
-    if made is None and there is None:
-        yield (
-            "the extension pgvector is not installed on the server",
-            "upgrade the instance to a version that its service offers pgvector for, then run hybridrag plan"
-            if facts.get("service") in _CREATE_EXTENSION
-            else "install it there (Debian: apt-get install postgresql-<version>-pgvector), then run hybridrag plan",
-        )
-    elif made is None and not (
-        facts.get("superuser") or (facts.get("pgvector_trusted") and facts.get("may_create_schema"))
-    ):
-        yield (
-            "the extension pgvector is there but not created, and this user has no right to create it",
-            f"{_how_to_create(facts)}; then run hybridrag plan",
-        )
-
-
-def _how_to_create(facts: Facts) -> str:
-    """How pgvector gets into a database by somebody who may."""
-    usual = "as an administrator, in that database: CREATE EXTENSION vector"
-    return _CREATE_EXTENSION.get(str(facts.get("service")), usual)
 
 
 def _connection_problems(name: str, facts: Facts, pool: int) -> Iterator[tuple[str, str]]:
@@ -232,7 +205,7 @@ async def observe_store(
         if endpoint.home is None:
             raise
     server, _ = await _observe_server(endpoint.at_home, graph)
-    how = _how_to_create(server)
+    how = how_to_create(server)
     return await own_database.observe_absent(endpoint, workspace, slots, server, how), {}
 
 
@@ -298,7 +271,7 @@ async def _own(
     row = dict(await opened.fetchrow(_SERVER, list(_SERVICES), list(_SERVICES.values())))
     names = quoted(endpoint.database), quoted(endpoint.user)
     told = [_encoded(row)] if row["encoding"] != "UTF8" else []
-    told += [*_extension_problems(row), *_rights_problems(row, *names)]
+    told += [*extension_problems(row), *_rights_problems(row, *names)]
     told += [(error.what, str(error.hint)) for error in index_problems(endpoint.name, index, row, embedding)]
     if not told:
         return {}
