@@ -44,5 +44,7 @@ def test_pgvector_would_be_created_where_lightrag_does_not_look(project: Project
     mend(project, refusal(project), "CREATE EXTENSION vector SCHEMA public")
     project.ok("plan")
     spec = project.folder / "hybridrag.yaml"
-    spec.write_text(spec.read_text().replace("    database:", "    options: {search_path: tester}\n    database:"))
+    spec.write_text(
+        spec.read_text().replace("    database:", "    options: {search_path: tester}\n    database:")
+    )
     assert "search_path" in refusal(project)
