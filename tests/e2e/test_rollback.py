@@ -16,33 +16,11 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import ROOT, Project, clean_environment, digests
+from tests.conftest import Project, clean_environment, digests
 from tests.e2e.test_directions import EQUAL, published, registry, want
+from tests.support.lightrag_writes import write
 from tests.support.milvus import MilvusServer
 from tests.support.target import run_sql, tables
-
-TEXT = "The harbour. " + " ".join(
-    f"«Zoë Müller» leads «tide tables» at «Ōsaka Harbour» in cycle {n}." for n in range(900, 912)
-)
-
-
-def write(project: Project, *, delete: str = "doc-nothing") -> None:
-    """Insert a document and delete another one through LightRAG, on whatever serves."""
-    task = {
-        "spec": str(project.folder / "hybridrag.yaml"), "insert": TEXT, "file": "hafen_é.txt",
-        "delete": delete, "delete_chunks": [], "questions": [], "modes": [], "top_k": 5,
-    }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.ask_database", "edit"],
-        input=json.dumps(task),
-        cwd=ROOT,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def documents(project: Project) -> set[str]:

@@ -63,11 +63,14 @@ def verify(settings: Settings, database: str) -> None:
     """Compare a database with what it was moved from: record by record both ways, what records say of one another,
     and which vectors its engine finds nearest. Writes nothing.
 
+    After the switch, what was written since is no difference: it is told apart from what was lost, or is extra.
+
     Exit codes: 0 equal, 3 spec or registry invalid, 4 a backend or a file cannot be used, 6 not found, or nothing to
     compare with, 7 something differs, 8 interrupted (run it again).
     """
     from hybridrag.actions.verify import failed
     from hybridrag.engine import verify_database
+    from hybridrag.engine.unsound import unsound
     from hybridrag.errors import Interrupted
     from hybridrag.render.run_text import RunDisplay
     from hybridrag.render.verify_report import show_verified, verify_json
@@ -83,6 +86,6 @@ def verify(settings: Settings, database: str) -> None:
     if settings.json:
         settings.print_json(verify_json(database, report, examination))
     if not report.equal:
-        raise failed(database, report)
+        raise unsound(database, report) if report.serves else failed(database, report)
     if not settings.json:
         show_verified(settings.out(), report, examination)

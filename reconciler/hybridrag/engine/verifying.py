@@ -2,41 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 
 from hybridrag.errors import BackendUnavailable, NotFound
+from hybridrag.migrate.catching_up import apart
+from hybridrag.migrate.digest import NamespaceDigest
 from hybridrag.migrate.examining import examine_source
 from hybridrag.migrate.leaving_out import LeftOut
 from hybridrag.migrate.neighbours import Sample, compare_neighbours
 from hybridrag.migrate.progress import Meter
 from hybridrag.migrate.references import References, compare_references
-from hybridrag.migrate.verifying import Report, compare
+from hybridrag.migrate.since import moved_since
+from hybridrag.migrate.verifying import LISTED, Difference, Report, StreamReport, compare, digest_targets
 from hybridrag.migrate.watching import Watched
-from hybridrag.model.data import Slot, streams_of
+from hybridrag.model.data import Batch, Slot, streams_of
 from hybridrag.model.events import Emit
 from hybridrag.model.findings import Examination
 from hybridrag.model.ports import Reader, Store
 from hybridrag.model.wanted import Wanted
 from hybridrag.planner import JSON, Part, parts_of
 
+from .kept import kept_of
 from .world import World
+
+_Tables = Mapping[str, NamespaceDigest]
 
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """Two stores that must hold the same; `records` is what the first one holds."""
+    """Two stores that must hold the same; `records` is what the first one holds.
+
+    `since`: the second serves, and the first is as it was when it was left. None: it serves, and that cannot be said.
+    """
 
     source: Store
     target: Store
     written: Reader
     records: int
+    since: bool | None = False
 
 
-async def verify_database(world: World, name: str, emit: Emit) -> tuple[Report, Examination]:
+async def verify_database(
+    world: World, name: str, emit: Emit, *, thorough: bool = True
+) -> tuple[Report, Examination]:
     """Both passes, in constant memory, and what the records say of one another, wherever their slots lie.
 
-    Raises NotFound without a source, BackendUnavailable without a target.
+    `thorough`: also whether the same neighbours are found, and how well the index finds them. Raises NotFound without a
+    source, BackendUnavailable without a target.
     """
     item = world.database(name)
     world.refuse_mislaid(item)
@@ -48,54 +61,98 @@ async def verify_database(world: World, name: str, emit: Emit) -> tuple[Report, 
             hint=f"set databases.{name}.backend in the spec, then run hybridrag plan",
         )
     pairs = [await _pair(world, item, part) for part in parts if part not in unmoved]
-    step, total = f"verify.{name}", sum(pair.records for pair in pairs)
-    examining = Meter(emit, step, "reading the source", total)
-    comparing = Meter(emit, step, "comparing", total)
-    whole, examination = Report(), Examination()
-    here, there = References(), References()
-    written: dict[str, Reader] = {}
-    left_out: list[tuple[Reader, tuple[str, ...]]] = []
+    work = _Verification(item, sum(pair.records for pair in pairs), emit, thorough=thorough)
     for pair in pairs:
-        reader, streams, sample = pair.source.reader(), streams_of(pair.source.slots), Sample()
-        watched = Watched(reader, here, sample)
-        expected, found = await examine_source(
-            watched, pair.target, streams, item.batch, examining, lanes=item.lanes
-        )
-        examination.add(found)
-        rest = LeftOut(found.left_out).of(reader)
-        left_out.append((rest, tuple(LeftOut(found.left_out).streams)))
-        report = await compare(
-            rest,
-            pair.target,
-            Watched(pair.written, there),
-            expected,
-            item.batch,
-            comparing,
-            lanes=item.lanes,
-        )
-        vectors = [report.streams[name] for name in streams_of({Slot.VECTOR}) if name in report.streams]
-        if vectors and not any(each.missing or each.extra or each.different for each in vectors):
-            # Of other vectors others are nearest, which says nothing.
-            report.parity = await compare_neighbours(rest, pair.target, sample, item.batch)
-        report.recall = await pair.target.recall()
-        whole.add(report)
-        written.update(dict.fromkeys(streams, pair.written))
+        await work.look_at(pair)
     for part in unmoved:
-        # Nothing to compare with, but records of other slots name these.
-        reader = world.store(item, part.source, part.slots).reader()
-        for stream in streams_of(part.slots):
-            async for batch in reader.read(stream, rows=item.batch):
-                here.add(batch)
-                there.add(batch)
-            written[stream] = reader
-    everything = here.copy()
-    for rest, streams in left_out:
-        await _without(here, rest, streams, item.batch)
-    whole.references = await compare_references(
-        here, there, list(written), lambda name: written[name].read(name, rows=item.batch), everything
-    )
-    whole.rules = len(there.broken(list(written)))
-    return whole, examination
+        await work.gather(world.store(item, part.source, part.slots))
+    await work.judge()
+    return work.report, work.examination
+
+
+class _Verification:
+    """One verification: what was gathered of both sides so far, and the report that it becomes."""
+
+    def __init__(self, item: Wanted, total: int, emit: Emit, *, thorough: bool) -> None:
+        self.report, self.examination = Report(), Examination()
+        self._item = item
+        self._thorough = thorough
+        self._examining = Meter(emit, f"verify.{item.database}", "reading the source", total)
+        self._comparing = Meter(emit, f"verify.{item.database}", "comparing", total)
+        self._here, self._there = References(), References()
+        self._written: dict[str, Reader] = {}
+        self._left_out: list[tuple[Reader, tuple[str, ...]]] = []
+        self._serving: list[tuple[_Pair, Reader, _Tables, _Tables]] = []
+
+    async def look_at(self, pair: _Pair) -> None:
+        """Read both sides of a pair once, and compare them where they must be equal."""
+        item, reader, streams = self._item, pair.source.reader(), streams_of(pair.source.slots)
+        sample = Sample()
+        watched = Watched(reader, self._here, sample)
+        expected, found = await examine_source(
+            watched, pair.target, streams, item.batch, self._examining, lanes=item.lanes
+        )
+        self.examination.add(found)
+        rest = LeftOut(found.left_out).of(reader)
+        self._left_out.append((rest, tuple(LeftOut(found.left_out).streams)))
+        written = Watched(pair.written, self._there)
+        if pair.since:
+            held = await digest_targets(written, streams, item.batch, self._comparing, item.lanes)
+            self._comparing.tell()
+            self._serving.append((pair, rest, expected, held))
+            report = Report(records=sum(table.records for table in held.values()))
+            report.broken_rules = await pair.target.related()
+            same = not set(apart(expected, held)) & set(streams_of({Slot.VECTOR}))
+        else:
+            report = await compare(
+                rest, pair.target, written, expected, item.batch, self._comparing, lanes=item.lanes
+            )
+            vectors = [report.streams[name] for name in streams_of({Slot.VECTOR}) if name in report.streams]
+            same = not any(each.missing or each.extra or each.different for each in vectors)
+        if pair.since is None:
+            report.unknown_since.append(pair.source.backend)
+        if self._thorough:
+            if same and Slot.VECTOR in pair.source.slots:
+                # Of other vectors others are nearest, which says nothing.
+                report.parity = await compare_neighbours(rest, pair.target, sample, item.batch)
+            report.recall = await pair.target.recall()
+        self.report.add(report)
+        self._written.update(dict.fromkeys(streams, pair.written))
+
+    async def gather(self, store: Store) -> None:
+        """Slots that never moved: nothing to compare with, but records of other slots name these."""
+        reader = store.reader()
+        for stream in streams_of(store.slots):
+            async for batch in reader.read(stream, rows=self._item.batch):
+                self._here.add(batch)
+                self._there.add(batch)
+            self._written[stream] = reader
+
+    async def judge(self) -> None:
+        """What takes all streams of all slots to be read before."""
+        rows, streams = self._item.batch, list(self._written)
+        for pair, rest, then, now in self._serving:
+            moved = await moved_since(rest, pair.target, pair.written, then, now, rows, self._there)
+            self.report.since.update(moved)
+            for name, each in moved.items():
+                self.report.streams[name] = StreamReport(
+                    records=now[name].records,
+                    missing=len(each.lost),
+                    extra=len(each.extra),
+                    different=len(each.blank | each.torn | each.spoiled),
+                )
+                for kind, key in each.wrong():
+                    if len(self.report.listed) < LISTED:
+                        self.report.listed.append(Difference(namespace=name, key=key, kind=kind))
+        everything = self._here.copy()
+        for rest, left in self._left_out:
+            await _without(self._here, rest, left, rows)
+
+        def read(name: str) -> AsyncIterator[Batch]:
+            return self._written[name].read(name, rows=rows)
+
+        self.report.references = await compare_references(self._here, self._there, streams, read, everything)
+        self.report.rules = len(self._there.broken(streams))
 
 
 async def _without(names: References, rest: Reader, streams: Iterable[str], rows: int) -> None:
@@ -129,7 +186,26 @@ async def _pair(world: World, item: Wanted, part: Part) -> _Pair:
     counts = (facts.get(f"records/{stream}") for stream in streams_of(part.slots))
     begun = held.get("migration")
     written = target.reader() if part.in_place or begun is None else target.written(str(begun))
-    return _Pair(source, target, written, sum(count for count in counts if isinstance(count, int)))
+    records = sum(count for count in counts if isinstance(count, int))
+    return _Pair(source, target, written, records, await _as_it_was_left(world, item, part, origin))
+
+
+async def _as_it_was_left(world: World, item: Wanted, part: Part, origin: str) -> bool | None:
+    """Whether what a serving part came from shows the state at the switch; None where it serves, and that cannot be said."""
+    if not part.in_place:
+        return False
+    kept = next(
+        (
+            each
+            for each in reversed(kept_of(world.registry, item))
+            if each.name == origin and part.slots <= set(each.slots)
+        ),
+        None,
+    )
+    if kept is None or kept.fingerprint is None:
+        return None
+    reader = world.store(item, origin, frozenset(kept.slots)).reader()
+    return True if await reader.fingerprint() == kept.fingerprint else None
 
 
 def _origins(world: World, item: Wanted, part: Part) -> tuple[str, str]:

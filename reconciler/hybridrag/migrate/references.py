@@ -53,6 +53,11 @@ def _relation(key: str, fields: Mapping[str, Any]) -> Iterable[str]:
     return (_pair(str(ends[0]), str(ends[1])),) if None not in ends else ()
 
 
+def _tracked(key: str, fields: Mapping[str, Any]) -> Iterable[str]:
+    """The pair in the key of `relation_chunks` (`lightrag/utils.py`, make_relation_chunk_key)."""
+    return (_pair(*ends),) if len(ends := key.split(_FIELD_SEPARATOR)) == 2 else ()
+
+
 def _one(name: str) -> Names:
     def names(key: str, fields: Mapping[str, Any]) -> Iterable[str]:
         value = fields.get(name)
@@ -85,8 +90,8 @@ _SETS: Mapping[str, Mapping[str, Names]] = {
     "text_chunks": {"id": _key, "full_doc_id": _one("full_doc_id")},
     "full_entities": {"id": _key},
     "full_relations": {"id": _key},
-    "entity_chunks": {"chunk_ids": _listed("chunk_ids")},
-    "relation_chunks": {"chunk_ids": _listed("chunk_ids")},
+    "entity_chunks": {"id": _key, "chunk_ids": _listed("chunk_ids")},
+    "relation_chunks": {"pair": _tracked, "chunk_ids": _listed("chunk_ids")},
     "nodes": {"id": _key, "source_id": _joined("source_id")},
     "edges": {"pair": _edge, "ends": _ends, "source_id": _joined("source_id")},
     "entities": {"entity_name": _one("entity_name"), "source_id": _joined("source_id")},
@@ -94,6 +99,18 @@ _SETS: Mapping[str, Mapping[str, Names]] = {
     "chunks": {"id": _key, "full_doc_id": _one("full_doc_id")},
 }
 """What is gathered of each stream."""
+
+
+def names_of(stream: str, field: str, key: str, fields: Mapping[str, Any]) -> Iterable[str]:
+    """What a record adds to the set of names `field` of its stream."""
+    return _SETS[stream][field](key, fields)
+
+
+def has_names(stream: str, field: str) -> bool:
+    return field in _SETS.get(stream, {})
+
+
+_PAIRS = frozenset({("nodes", "entities"), ("edges", "relationships"), ("edges", "nodes")})
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +126,11 @@ class Rule:
     @property
     def name(self) -> str:
         return f"{self.stream}.{self.field} in {self.other}"
+
+    @property
+    def pair(self) -> bool:
+        """Whether LightRAG writes and takes away both sides together, whatever it is told to do."""
+        return (self.stream, self.other) in _PAIRS or (self.other, self.stream) in _PAIRS
 
     def names(self, key: str, fields: Mapping[str, Any]) -> Iterable[str]:
         return _SETS[self.stream][self.field](key, fields)
@@ -182,6 +204,20 @@ class References:
         """As if the stream had not been read."""
         for name in _SETS.get(stream, {}):
             self._sets.pop((stream, name), None)
+
+    def holds(self, stream: str, field: str, name: str) -> bool:
+        """Whether this name is among those in `field` of a stream."""
+        gathered = self._sets.get((stream, field))
+        if gathered is None:
+            return False
+        known, number = gathered.sorted(), hash(name)
+        place = int(np.searchsorted(known, number))
+        return place < len(known) and int(known[place]) == number
+
+    def any(self, stream: str, field: str) -> bool:
+        """Whether there are names at all."""
+        gathered = self._sets.get((stream, field))
+        return gathered is not None and len(gathered.sorted()) > 0
 
     def broken(self, streams: Sequence[str]) -> dict[Rule, Hashes]:
         """For each rule between these streams, hashes of the names that are not where they should be."""

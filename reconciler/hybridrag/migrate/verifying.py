@@ -22,18 +22,28 @@ from .lanes import in_lanes
 from .neighbours import Parity
 from .progress import Meter
 from .references import Broken
+from .since import Moved
 
 LISTED = 20
 """Differences that are named; all are counted."""
 HELD = 50_000
 """Records held at most while differences are looked up."""
 
+_WORDS = {
+    "blank": "its vector is gone",
+    "torn": "its vector is gone, and was written after the switch",
+    "spoiled": "its vector was changed by something else than LightRAG",
+    "extra": "extra",
+}
 Form = Callable[[Batch], Batch]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One record that is not the same on both sides. `kind`: missing, extra or different (seen from the target)."""
+    """One record that is not the same on both sides.
+
+    `kind`: missing, extra or different (seen from the target); after the switch as `since.Moved` names it.
+    """
 
     namespace: str
     key: str
@@ -42,7 +52,7 @@ class Difference:
 
     def __str__(self) -> str:
         where = f" in {', '.join(self.fields)}" if self.fields else ""
-        return f"{self.namespace} {self.key!r}: {self.kind}{where}"
+        return f"{self.namespace} {self.key!r}: {_WORDS.get(self.kind, self.kind)}{where}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +70,9 @@ class Report:
     """What a comparison found. `records` were compared; the counts are exact unless `truncated`.
 
     `references` are rules between streams that the target breaks, of `rules` that were looked at; `parity` is None where
-    neighbours were not compared.
+    neighbours were not compared. `since`: of streams that serve and whose kept copy shows the state at the switch, what
+    became of each; then nothing of it is in `missing`, `extra` and `different`. `unknown_since`: backends whose kept copy
+    was written after it was left, so that nobody can tell.
     """
 
     records: int = 0
@@ -75,6 +87,8 @@ class Report:
     references: list[Broken] = field(default_factory=list)
     rules: int = 0
     parity: Parity | None = None
+    since: dict[str, Moved] = field(default_factory=dict)
+    unknown_since: list[str] = field(default_factory=list)
 
     def add(self, other: Report) -> None:
         """Take in what the comparison of another part of the same database found."""
@@ -90,16 +104,38 @@ class Report:
         self.references += other.references
         self.rules += other.rules
         self.parity = self.parity or other.parity
+        self.since.update(other.since)
+        self.unknown_since += other.unknown_since
+
+    @property
+    def damaged(self) -> int:
+        """Records that were lost, spoiled or are extra since they began to serve."""
+        return sum(moved.damaged for moved in self.since.values())
+
+    @property
+    def serves(self) -> bool:
+        """Whether what was compared serves, so that it may have been written since."""
+        return bool(self.since or self.unknown_since)
+
+    @property
+    def moved_on(self) -> int:
+        """Records that were written, changed or removed since they began to serve, as it should be."""
+        return sum(moved.written + moved.changed + moved.removed for moved in self.since.values())
 
     @property
     def equal(self) -> bool:
-        """Every record is the same on both sides, and the target breaks no rule that the source keeps."""
-        return not (self.missing or self.extra or self.different or self.broken_rules or self.wrong)
+        """Every record is the same on both sides but for what LightRAG wrote since, and no rule is broken anew."""
+        apart = self.missing or self.extra or self.different or self.damaged
+        return not (apart or self.broken_rules or self.wrong)
 
     @property
     def wrong(self) -> list[str]:
         """What is wrong although records may be equal, in words."""
-        found = [str(broken) for broken in self.references if broken.new]
+        found = [
+            str(broken)
+            for broken in self.references
+            if broken.new and (broken.rule.pair or not self.moved_on)
+        ]
         if self.parity is not None and self.parity.apart:
             found += [str(self.parity), *self.parity.listed]
         return found

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
+from hybridrag.engine.unsound import moved_words
+from hybridrag.migrate.since import Moved
 from hybridrag.migrate.verifying import Report
 from hybridrag.model.data import printable
 from hybridrag.model.findings import Examination
@@ -24,6 +27,7 @@ def verify_json(database: str, report: Report, examination: Examination) -> dict
         "extra": report.extra,
         "different": report.different,
         "truncated": report.truncated,
+        "since": since_json(report.since),
         "streams": {name: asdict(found) for name, found in report.streams.items()},
         "refused": examination.refused_total,
         "differences": [asdict(difference) for difference in report.listed],
@@ -59,9 +63,30 @@ def verify_json(database: str, report: Report, examination: Examination) -> dict
     }
 
 
+def since_json(since: Mapping[str, Moved]) -> dict[str, dict[str, int]]:
+    """By stream, what became of its records since it began to serve."""
+    return {
+        name: {
+            "written": moved.written,
+            "changed": moved.changed,
+            "removed": moved.removed,
+            "lost": len(moved.lost),
+            "vectors_gone": len(moved.blank | moved.torn),
+            "vectors_changed": len(moved.spoiled),
+            "extra": len(moved.extra),
+        }
+        for name, moved in since.items()
+    }
+
+
 def show_verified(out: Console, report: Report, examination: Examination) -> None:
     """For a report that is `equal`: each proof in a line, and what is to be known beside it."""
-    out.print(f"[good]equal[/]: {report.records:,} records, 0 missing, 0 extra, 0 different")
+    if report.moved_on:
+        out.print(
+            f"[good]sound[/]: {report.records:,} records, 0 lost, 0 extra; since the switch: {moved_words(report.since)}"
+        )
+    else:
+        out.print(f"[good]equal[/]: {report.records:,} records, 0 missing, 0 extra, 0 different")
     out.print(f"[good]references[/]: {report.rules} rules, none broken that the source keeps")
     for broken in report.references:
         out.print(f"[warn]![/] {escape(str(broken))}")
