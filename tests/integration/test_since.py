@@ -6,7 +6,6 @@ import json
 
 from tests.conftest import Project
 from tests.support.lightrag_writes import write
-from tests.support.target import run_sql
 
 
 def verified(project: Project) -> tuple[int, dict[str, dict[str, int]]]:
