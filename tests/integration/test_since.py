@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import json
+from random import Random
+from typing import Any
 
-from tests.conftest import Project
+import jsonschema
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import ROOT, Project, digests
 from tests.support.lightrag_writes import write
+from tests.support.target import content, run_sql
+
+SCHEMA = json.loads((ROOT / "schemas" / "drift.schema.json").read_text("utf-8"))
 
 
 def verified(project: Project) -> tuple[int, dict[str, dict[str, int]]]:
@@ -27,3 +37,119 @@ def test_what_lightrag_writes_and_deletes_is_no_loss(project: Project) -> None:
     shown = project.ok("verify", "notes")
     assert "0 lost, 0 extra; since the switch: " in " ".join(shown.split())
     assert "nothing was switched" not in shown
+
+
+TABLES = {
+    "full_docs": "lightrag_doc_full",
+    "text_chunks": "lightrag_doc_chunks",
+    "doc_status": "lightrag_doc_status",
+    "llm_response_cache": "lightrag_llm_cache",
+    "entity_chunks": "lightrag_entity_chunks",
+    "relation_chunks": "lightrag_relation_chunks",
+    "entities": "lightrag_vdb_entity_hash_emb_96d",
+    "relationships": "lightrag_vdb_relation_hash_emb_96d",
+    "chunks": "lightrag_vdb_chunks_hash_emb_96d",
+    "edges": "lightrag_graph_edges",
+}
+VECTORS = ("entities", "relationships", "chunks")
+
+
+def drifted(project: Project) -> tuple[int, dict[str, Any]]:
+    """(exit code, what `drift` says of the only database), as its schema has it."""
+    done = project.run("drift", "--json")
+    told = json.loads(done.stdout)
+    jsonschema.Draft7Validator(SCHEMA).validate(told)
+    (found,) = told["databases"]
+    return done.returncode, found
+
+
+def everything(project: Project) -> dict[str, Any]:
+    """Rows of all tables of the workspace, and the definitions of all indexes, without what we note."""
+    return {
+        name: rows
+        for name, rows in content(str(project.dsn), "notes").items()
+        if "ledger" not in name.lower()
+    }
+
+
+def test_what_was_written_is_told_from_what_was_damaged(project: Project) -> None:
+    """`drift` exits 0 after a document and 2 after a loss, names both, and `repair` mends the loss and nothing else."""
+    dsn = str(project.dsn)
+    project.ok("apply", "--auto-approve")
+    code, found = drifted(project)
+    assert (code, found["drifted"], found["compared"], found["written"]) == (0, False, True, [])
+    write(project)
+    code, found = drifted(project)
+    assert (code, found["written"]) == (0, ["1 documents written since the last apply"])
+    whole = everything(project)
+    ((index,),) = run_sql(
+        dsn,
+        f"SELECT indexname FROM pg_indexes WHERE tablename = '{TABLES['chunks']}' AND indexdef LIKE '%hnsw%'",
+    )
+    run_sql(dsn, f'DROP INDEX "{index}"', "SELECT 1")
+    kept = [
+        row["__id__"] for row in json.loads((project.data / "vdb_relationships.json").read_text())["data"]
+    ]
+    run_sql(dsn, f"DELETE FROM {TABLES['relationships']} WHERE id IN {tuple(kept[:50])}", "SELECT 1")
+    files = digests(project.data)
+    code, found = drifted(project)
+    assert code == 2
+    assert found["written"] == ["1 documents written since the last apply"]
+    assert found["damaged"] == [
+        "50 relation vectors are gone",
+        "the vector index of its chunk vectors is missing",
+    ]
+    assert found["next"].startswith("hybridrag repair notes (it is in files, kept until ")
+    shown = project.run("drift").stdout
+    assert "! notes   50 relation vectors are gone" in shown
+    assert "1 of 1 database drifted." in shown
+    failed = project.run("verify", "notes")
+    assert failed.returncode == 7
+    assert "since the switch: 50 records lost" in failed.stderr
+    assert "nothing was switched" not in failed.stderr
+    assert "→ hybridrag repair notes" in failed.stderr
+
+    before = everything(project)
+    dry = project.ok("repair", "notes", "--dry-run")
+    assert "put back 50 relation vectors" in dry
+    assert everything(project) == before
+    project.ok("repair", "notes", "--yes")
+    after = everything(project)
+    assert {name for name in whole if after[name] != whole[name]} <= {TABLES["relationships"]}
+    assert after.keys() == whole.keys()
+    assert digests(project.data) == files
+    assert drifted(project)[0] == 0
+    assert verified(project)[0] == 0
+    assert "Nothing of" in project.ok("repair", "notes", "--yes")
+
+
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.randoms(use_true_random=False))
+def _losses(project: Project, random: Random) -> None:
+    dsn, lost = str(project.dsn), {}
+    for stream in random.sample(sorted(TABLES), random.randint(1, 3)):
+        table = TABLES[stream]
+        key = "source_id, target_id" if stream == "edges" else "id"
+        column = "content_vector" if stream in VECTORS and random.random() < 0.5 else None
+        chosen = f"SELECT ctid FROM {table} WHERE workspace = 'notes' ORDER BY md5(({key})::text || '{random.random()}')"
+        rows = f"ctid = ANY(ARRAY({chosen} LIMIT {random.randint(1, 5)}))"
+        change = f"UPDATE {table} SET {column} = NULL" if column else f"DELETE FROM {table}"
+        lost[stream] = len(run_sql(dsn, f"{change} WHERE {rows} RETURNING 1"))
+    code, found = drifted(project)
+    told = {
+        name: each["lost"] + each["vectors_gone"]
+        for name, each in found["streams"].items()
+        if each["lost"] + each["vectors_gone"]
+    }
+    assert (code, told) == (2, lost)
+    assert all(not each["extra"] for each in found["streams"].values())
+    project.ok("repair", "notes", "--yes")
+    assert drifted(project)[0] == 0
+    assert "equal: " in project.ok("verify", "notes")
+
+
+@pytest.mark.slow
+def test_any_loss_is_found_and_put_back(project: Project) -> None:
+    """Some rows or vectors of some tables vanish: `drift` counts exactly those, `repair` restores them, all is equal."""
+    project.ok("apply", "--auto-approve")
+    _losses(project)

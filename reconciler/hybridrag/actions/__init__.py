@@ -10,6 +10,7 @@ from .pause import Pause
 from .point_back import PointBack
 from .provision import Provision
 from .reclaim import Reclaim
+from .repair import Repair
 from .resume import Resume
 from .retire import Retire
 from .standing import Standings
@@ -30,6 +31,7 @@ ACTIONS: tuple[Action, ...] = (
     Resume(),
     PointBack(),
     Retire(),
+    Repair(),
 )
 ONE_PART = frozenset({"validate", "reclaim", "migrate", "verify", "follow", "catch_up", "retire"})
 """Verbs whose step is about one part of a database; the others are about all of it."""

@@ -9,6 +9,7 @@ from hybridrag import __version__
 from .apply import apply
 from .backend import backend
 from .db import db
+from .drift import drift, repair
 from .history import history, show
 from .init import init
 from .look import health, status, verify
@@ -27,7 +28,7 @@ click.UsageError.exit_code = 1
 
 _EPILOG = """\b
 Exit codes: 0 done or nothing to do, 1 unexpected error or wrong usage,
-2 changes pending (plan --detailed-exitcode), 3 spec or registry invalid, 4 a backend or a file cannot be
+2 changes pending (plan --detailed-exitcode), drifted, or not healthy (status --exit-code), 3 spec or registry invalid, 4 a backend or a file cannot be
 reached, read or used, 5 plan refused, 6 not found, 7 verification failed,
 8 interrupted (resumable), 9 lease held by another apply or watcher, 130 second Ctrl-C."""
 
@@ -54,6 +55,8 @@ for _command in (
     show,
     health,
     verify,
+    drift,
+    repair,
     query,
     render,
     watch,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hybridrag.errors import NotFound
@@ -12,7 +12,7 @@ from hybridrag.model.data import ALL_SLOTS, Slot
 from hybridrag.model.ports import Backend, Store
 from hybridrag.model.selection import Selection
 from hybridrag.model.services import Halter
-from hybridrag.model.wanted import Wanted, in_words
+from hybridrag.model.wanted import Place, Wanted, in_words
 from hybridrag.model.watching import Models, Watched
 from hybridrag.planner import JSON, in_use
 
@@ -95,6 +95,20 @@ class World:
         """The backend that the registry names for each slot; the JSON files where it names none."""
         current = in_use(self.pointer.current(item.database))
         return {slot: self.holder(name) for slot, name in current.items()}
+
+    def as_it_is(self, item: Wanted) -> World:
+        """This world, with the database wanted where it is: for looking at what serves, whatever the spec wants."""
+        places = {
+            slot: Place(
+                name=backend.name,
+                type=backend.type,
+                provisioned=backend.provisioned,
+                serves=backend.serves,
+                mends=backend.mends,
+            )
+            for slot, backend in self.serving(item).items()
+        }
+        return replace(self, wanted={**self.wanted, item.database: replace(item, placement=places)})
 
     def refuse_mislaid(self, item: Wanted, *, kept: bool = True) -> None:
         """Raises where a change of the spec would have the database, or what is kept of it, looked for elsewhere."""

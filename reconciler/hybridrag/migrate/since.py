@@ -205,17 +205,16 @@ def _is_lost(name: str, key: str, fields: Mapping[str, Any], names: References, 
     if name == CACHE:
         # It may be cleared as a whole; an answer goes with the chunk that was asked about.
         chunk = fields.get("chunk_id")
-        gone = isinstance(chunk, str) and chunk != "" and not names.holds("text_chunks", "id", chunk)
+        gone = isinstance(chunk, str) and chunk != "" and not _named(chunk, _CHUNK_IS_NAMED, names)
         return not emptied and not gone
     own, needed = _NEEDED[name]
     if emptied and _still_told_of(name, key, fields, names):
         return True
-    return any(
-        names.holds(stream, among, each)
-        for each in names_of(name, own, key, fields)
-        for stream, among in needed
-        if (stream, among) != (name, own)
-    )
+    return any(_named(each, needed, names) for each in names_of(name, own, key, fields))
+
+
+def _named(name: str, among: Sequence[tuple[str, str]], names: References) -> bool:
+    return any(names.holds(stream, field, name) for stream, field in among)
 
 
 def _still_told_of(name: str, key: str, fields: Mapping[str, Any], names: References) -> bool:

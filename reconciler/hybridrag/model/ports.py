@@ -256,6 +256,17 @@ class Mending(Protocol):
         """For a copy of ours that is finished and does not serve yet."""
         ...
 
+    def restoring(self) -> PatcherSession:
+        """For what serves: to put back what was lost. Takes the store's lock, and changes no mark."""
+        ...
+
+    async def complete(self, report: Callable[[str], None]) -> None:
+        """Make what LightRAG needs beside the records where it is missing: tables, vector indexes. Idempotent.
+
+        `report` is told of each. Only under `restoring`.
+        """
+        ...
+
 
 class PatcherSession(Protocol):
     """Async context manager around a Patcher; entering takes the store's own lock, and back the mark "verified"."""

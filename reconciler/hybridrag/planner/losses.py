@@ -48,16 +48,23 @@ def losses(served: Mapping[str, int], now: Counts) -> tuple[str, ...]:
     return tuple(found)
 
 
+def lost_indexes(facts: Facts, slots: Collection[Slot]) -> tuple[str, ...]:
+    """In words the vector indexes that are missing in a store as it was observed."""
+    return tuple(
+        f"the vector index of its {BY_NAME[name].title} is missing"
+        for name in streams_of(slots)
+        if facts.get(f"unindexed/{name}") and facts.get(f"records/{name}")
+    )
+
+
 def damage(facts: Facts, slots: Collection[Slot]) -> tuple[str, ...]:
     """In words what is wrong with the vectors of a store as it was observed: indexes and vectors that are gone."""
-    found = []
-    for name in streams_of(slots):
-        title = BY_NAME[name].title
-        if facts.get(f"unindexed/{name}") and facts.get(f"records/{name}"):
-            found.append(f"the vector index of its {title} is missing")
-        if blank := facts.get(f"blank/{name}"):
-            found.append(f"{blank:,} of its {title} have no vector any more")
-    return tuple(found)
+    blank = tuple(
+        f"{facts[f'blank/{name}']:,} of its {BY_NAME[name].title} have no vector any more"
+        for name in streams_of(slots)
+        if facts.get(f"blank/{name}")
+    )
+    return (*lost_indexes(facts, slots), *blank)
 
 
 def damage_in_place(

@@ -17,6 +17,7 @@ from hybridrag.model import events
 from hybridrag.planner import PlanFile
 from hybridrag.spec.schema import draft07
 
+from .drift_report import DriftsOut
 from .status_contract import DatabaseStatusOut
 from .status_json import StatusOut
 from .watch_json import WatchStatusOut
@@ -49,6 +50,11 @@ def backend_status() -> Schema:
     """What `backend status DB --json` prints; without DB, a list of these below `databases`."""
     made = draft07(DatabaseStatusOut.model_json_schema(mode="serialization"))
     return _headed("hybridrag backend status", made)
+
+
+def drift() -> Schema:
+    """What `drift --json` prints."""
+    return _headed("hybridrag drift", draft07(DriftsOut.model_json_schema(mode="serialization")))
 
 
 def watch_status() -> Schema:
@@ -101,6 +107,7 @@ def texts() -> dict[str, str]:
         "status": status(),
         "backend-status": backend_status(),
         "watch-status": watch_status(),
+        "drift": drift(),
         "events": event_stream(),
     }
     return {

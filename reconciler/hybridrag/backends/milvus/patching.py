@@ -97,6 +97,17 @@ class MilvusMending:
     def open(self, migration_id: str) -> MilvusPatcherSession:
         return MilvusPatcherSession(self, migration_id)
 
+    def restoring(self) -> MilvusPatcherSession:
+        return MilvusPatcherSession(self, None)
+
+    async def complete(self, report: Callable[[str], None]) -> None:
+        """See `Mending.complete`. LightRAG makes a collection together with its index."""
+        async with connection(self.endpoint, patience_s=10) as opened:
+            existing = set(await opened.call("list_collections"))
+        if missing := sorted(set(self.names.values()) - existing):
+            report(f"creating {', '.join(missing)}")
+            await self.create_schema()
+
 
 class MilvusPatcher:
     """See `model.ports.Patcher`."""
@@ -127,9 +138,12 @@ class MilvusPatcher:
 
 
 class MilvusPatcherSession:
-    """Async context manager: one connection, the workspace's lock, the mark taken back, one patcher."""
+    """Async context manager: one connection, the workspace's lock, the mark taken back, one patcher.
 
-    def __init__(self, mending: MilvusMending, migration_id: str) -> None:
+    Without a migration no mark is touched.
+    """
+
+    def __init__(self, mending: MilvusMending, migration_id: str | None) -> None:
         self._mending = mending
         self._migration_id = migration_id
         self._stack = contextlib.AsyncExitStack()
@@ -137,6 +151,8 @@ class MilvusPatcherSession:
     async def __aenter__(self) -> MilvusPatcher:
         mending = self._mending
         opened, lock = await self._stack.enter_async_context(locked(mending.endpoint, mending.workspace))
+        if self._migration_id is None:
+            return MilvusPatcher(opened, lock, mending)
         try:
             # What is changed from now on is unverified, whoever looks at it after a kill.
             ledger = Ledger(opened, mending.workspace)

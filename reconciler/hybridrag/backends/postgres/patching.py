@@ -14,6 +14,7 @@ from hybridrag.model.data import Batch, Slot
 from hybridrag.model.selection import Embedding
 
 from . import keeping
+from .building import Budget
 from .client import connection
 from .copy_binary import Decoder, Encoder, RowSplitter
 from .endpoint import Endpoint
@@ -21,6 +22,7 @@ from .failures import FAILURES, explain
 from .graphs import STREAMS, Graph, RowDecoder, upsert
 from .indexes import column_type
 from .ledger import Ledger
+from .restoring import complete
 from .rows import Shape
 from .spec import VectorIndexSpec
 from .tables import TABLES, table_name
@@ -39,6 +41,7 @@ class PostgresMending:
     slots: frozenset[Slot]
     index: VectorIndexSpec
     graph: Graph
+    budget: Budget
     create_schema: Callable[[], Awaitable[None]]
 
     def table(self, namespace: str) -> str:
@@ -106,6 +109,22 @@ class PostgresMending:
     def open(self, migration_id: str) -> PostgresPatcherSession:
         return PostgresPatcherSession(self, migration_id)
 
+    def restoring(self) -> PostgresPatcherSession:
+        return PostgresPatcherSession(self, None)
+
+    async def complete(self, report: Callable[[str], None]) -> None:
+        await complete(
+            self.endpoint,
+            self.workspace,
+            self.embedding,
+            self.slots,
+            self.index,
+            self.graph,
+            self.budget,
+            self.create_schema,
+            report,
+        )
+
 
 class PostgresPatcher:
     """See `model.ports.Patcher`."""
@@ -156,9 +175,12 @@ class PostgresPatcher:
 
 
 class PostgresPatcherSession:
-    """Async context manager: one connection, the locks of the workspace's slots, the mark taken back, one patcher."""
+    """Async context manager: one connection, the locks of the workspace's slots, the mark taken back, one patcher.
 
-    def __init__(self, mending: PostgresMending, migration_id: str) -> None:
+    Without a migration no mark is touched.
+    """
+
+    def __init__(self, mending: PostgresMending, migration_id: str | None) -> None:
         self._mending = mending
         self._migration_id = migration_id
         self._stack = contextlib.AsyncExitStack()
@@ -172,6 +194,8 @@ class PostgresPatcherSession:
         busy = f'workspace "{mending.workspace}" in backend "{mending.endpoint.name}" is being written by another run'
         try:
             await take(ledger.lock, LOCK_PATIENCE_S, busy)
+            if self._migration_id is None:
+                return PostgresPatcher(opened, mending)
             await ledger.create()
             # What is changed from now on is unverified, whoever looks at it after a kill.
             if not await ledger.advance(self._migration_id, "copied"):

@@ -147,6 +147,7 @@ class PostgresStore:
             slots=self._slots,
             index=self._index,
             graph=self._graph,
+            budget=self._budget,
             create_schema=lambda: self._schema.create(self.selection(), self._embedding),
         )
 
