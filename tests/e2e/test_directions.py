@@ -186,3 +186,27 @@ def test_a_slot_that_a_backend_cannot_hold(mixed: Project) -> None:
     assert 'backend "vectors" (milvus) cannot hold the kv and doc_status and graph slots' in " ".join(
         refused.stderr.split()
     )
+
+
+@pytest.mark.slow
+def test_vectors_that_milvus_lost_are_put_back(mixed: Project, milvus: MilvusServer) -> None:
+    """Slots lie apart: what the graph in Postgres still needs and Milvus lost is named by `drift`, and `repair` restores it."""
+    want(mixed, {"kv": "pg", "doc_status": "pg", "vector": "vectors", "graph": "pg"})
+    apply(mixed)
+    client = milvus.client("default")
+    try:
+        workspace = yaml.safe_load((mixed.folder / "hybridrag.yaml").read_text("utf-8"))["databases"][
+            "notes"
+        ]["workspace"]
+        (name,) = [each for each in client.list_collections() if workspace in each and "entities" in each]
+        rows = client.query(name, filter="id != ''", output_fields=["id"], limit=4)
+        client.delete(name, ids=[row["id"] for row in rows])
+    finally:
+        client.close()
+    drifted = mixed.run("drift")
+    assert drifted.returncode == 2
+    assert "4 entity vectors are gone" in drifted.stdout
+    assert "4 entity vectors are gone" in " ".join(mixed.ok("plan").split())
+    assert "put back 4 entity vectors" in mixed.ok("repair", "notes", "--yes")
+    assert EQUAL in mixed.ok("verify", "notes")
+    assert mixed.run("drift").returncode == 0

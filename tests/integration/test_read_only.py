@@ -59,6 +59,8 @@ LOOKS = (
     ("plan", "--json"),
     ("status",),
     ("verify", "notes"),
+    ("drift",),
+    ("repair", "notes", "--dry-run"),
     ("status", "--json"),
     ("health",),
     ("backend", "status"),
@@ -89,7 +91,7 @@ def test_looking_changes_no_file_and_no_row_and_shows_no_secret(
         assert writes(quiet, database) == rows
 
     assert not (canary.folder / "state").exists()
-    look(verify=6, changes=2)
+    look(verify=6, changes=2, repair=5)
 
     files = snapshot(canary.folder)
     assert run("plan", "--out", "saved.plan").returncode == 0

@@ -25,6 +25,8 @@ LOOKS = (
     ("health", "--json"),
     ("verify", "notes"),
     ("verify", "notes", "--json"),
+    ("drift",),
+    ("repair", "notes", "--dry-run"),
     ("backend", "status"),
     ("backend", "status", "notes", "--json", "--verbose"),
     ("db", "list"),

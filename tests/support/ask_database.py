@@ -105,6 +105,8 @@ async def edit(task: dict[str, Any]) -> dict[str, Any]:
     async with hybridrag.open(hybridrag.load(task["spec"]), "notes", **offline(model=True)) as rag:
         await rag.ainsert(task["insert"], file_paths=[task["file"]])
         deletion = await rag.adelete_by_doc_id(task["delete"])
+        if entity := task.get("entity"):
+            assert (await rag.adelete_by_entity(entity)).status == "success"
         counts = await rag.get_processing_status()
         nodes = sorted(await rag.get_graph_labels())
         tracked = await rag.entity_chunks.get_by_ids(nodes)

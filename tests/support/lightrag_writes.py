@@ -13,11 +13,11 @@ TEXT = "The harbour. " + " ".join(
 )
 
 
-def write(project: Project, *, delete: str = "doc-nothing") -> None:
-    """Insert a document and delete another one through LightRAG, on whatever serves."""
+def write(project: Project, *, delete: str = "doc-nothing", entity: str | None = None) -> None:
+    """Insert a document, delete another one and an entity through LightRAG, on whatever serves."""
     task = {
         "spec": str(project.folder / "hybridrag.yaml"), "insert": TEXT, "file": "hafen_é.txt",
-        "delete": delete, "delete_chunks": [], "questions": [], "modes": [], "top_k": 5,
+        "delete": delete, "delete_chunks": [], "questions": [], "modes": [], "top_k": 5, "entity": entity,
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.ask_database", "edit"],

@@ -18,12 +18,16 @@ class PointBack:
 
     async def do(self, context: Context) -> None:
         left = {}
+        records: dict[str, int] = {}
         for part in context.parts:
             if await part.target.reader().fingerprint() != part.move.fingerprint:
                 raise PlanRefused(
                     f'backend "{part.target.backend}" was written after it was looked at; nothing was changed',
                     hint="stop whatever writes it, then run the command again",
                 )
+            facts, _ = await part.target.observe()
+            counts = {name: facts.get(f"records/{name}") for name in part.streams}
+            records |= {name: count for name, count in counts.items() if isinstance(count, int)}
             reader = part.source.reader()
             try:
                 unfinished = await reader.unfinished()
@@ -38,3 +42,4 @@ class PointBack:
         context.pointer.point(
             context.database, context.path, context.placement, context.workspace, left=left, behind=True
         )
+        context.memory.put_served(context.database, records)

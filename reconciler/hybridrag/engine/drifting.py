@@ -17,6 +17,7 @@ from hybridrag.planner.parts import canonical
 
 from .kept import kept_of
 from .status import DatabaseStatus, status
+from .unsound import moved_words
 from .verifying import verify_database
 from .world import World
 
@@ -84,8 +85,10 @@ def _written(report: Report) -> tuple[str, ...]:
         found.append(f"{documents.written:,} documents written since the last apply")
     if documents.removed:
         found.append(f"{documents.removed:,} documents deleted since the last apply")
+    elif gone := sum(report.since[name].removed for name in ("nodes", "edges") if name in report.since):
+        found.append(f"{gone:,} nodes and edges removed one by one since the last apply")
     if not found and report.moved_on:
-        found.append(f"{report.moved_on:,} records written since the last apply")
+        found.append(f"{moved_words(report.since)} records since the last apply")
     return tuple(found)
 
 

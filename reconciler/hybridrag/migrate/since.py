@@ -35,8 +35,9 @@ _CHUNK_IS_NAMED = (
 _DOCUMENT_IS_NAMED = (
     ("full_docs", "id"), ("doc_status", "id"), ("text_chunks", "full_doc_id"), ("chunks", "full_doc_id"),
 )  # fmt: skip
-_NODE_IS_NAMED = (("nodes", "id"), ("entities", "entity_name"), ("entity_chunks", "id"), ("edges", "ends"))
-_EDGE_IS_NAMED = (("edges", "pair"), ("relationships", "pair"), ("relation_chunks", "pair"))
+# Not the lists of chunks: `adelete_by_entity` and `adelete_by_relation` leave them behind.
+_NODE_IS_NAMED = (("nodes", "id"), ("entities", "entity_name"), ("edges", "ends"))
+_EDGE_IS_NAMED = (("edges", "pair"), ("relationships", "pair"))
 _NEEDED: Mapping[str, tuple[str, Sequence[tuple[str, str]]]] = {
     "full_docs": ("id", _DOCUMENT_IS_NAMED),
     "doc_status": ("id", _DOCUMENT_IS_NAMED),

@@ -94,10 +94,26 @@ def damage_in_place(
     ]
 
 
+def refuse_vanished(item: Wanted, part: Part, server: Facts, entry: Facts) -> str | None:
+    """Of a server of ours that serves and does not exist any more: a warning where its data may have stayed.
+
+    Raises BackendUnavailable where it went with the server: a new one would be empty.
+    """
+    if server.get("state") != "absent":
+        return None
+    what = f'database "{item.database}" is served by backend "{part.target.name}", whose server does not exist any more'
+    if server.get("provision") == "docker":
+        return f"{what}; made again on its old volume it has its data, on a new one it is empty"
+    raise BackendUnavailable(
+        f"{what}: its data folder is gone, and a new one would be empty",
+        hint=f"restore the data folder from a backup{way_back(item, entry)}",
+    )
+
+
 def refuse_emptied(item: Wanted, part: Part, facts: Facts, entry: Facts, served: Mapping[str, int]) -> None:
     """Raises BackendUnavailable where the server that serves a part holds nothing of it, or is older than the move."""
     where = f'database "{item.database}" is served by backend "{part.target.name}"'
-    hint = f"restore it from a backup{way_back(item, entry)}"
+    hint = f"restore it from a backup{way_back(item, entry)}; if that is meant: --exclude {item.database}"
     if facts.get("state") in ("copying", "copied", "verified"):
         raise BackendUnavailable(
             f"{where}, but what it holds is older than the switch: the server came back from an earlier state",

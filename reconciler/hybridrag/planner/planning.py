@@ -13,7 +13,7 @@ from hybridrag.model.plan import Move, Plan, Step
 from hybridrag.model.wanted import Place, Wanted
 
 from .completeness import incomplete, missing_streams, records_in_use
-from .losses import damage_in_place, refuse_emptied
+from .losses import damage_in_place, refuse_emptied, refuse_vanished
 from .moving import bracket, completing, moving, repointing
 from .overwriting import is_foreign, refuse_serving
 from .parts import JSON, Part, in_use, migration_id, parts_of, store_thing
@@ -219,6 +219,8 @@ def _in_place(
     elif not provisioned and not server.get("reachable"):
         hint = server.get("hint")
         raise BackendUnavailable(str(server.get("problem")), hint=str(hint) if hint else None)
+    elif warning := refuse_vanished(item, part, server, entry):
+        warnings.append(warning)
     facts = observation.of(store_thing(item.database, part.target.name, part.slots))
     if part.target.type != JSON and facts.get("creates"):
         raise BackendUnavailable(
