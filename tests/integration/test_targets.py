@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import socket
+import struct
+import threading
+from dataclasses import replace
+from pathlib import Path
 
+import pytest
+
+from hybridrag.backends.postgres.door import refused_methods
+from hybridrag.backends.postgres.endpoint import Endpoint
+from hybridrag.backends.postgres.spec import TlsSpec
 from tests.conftest import Project
-from tests.support.external import words
+from tests.support.external import PASSWORD, fields, refused, words
+from tests.support.external import make as external
 from tests.support.target import run_sql
 
 
@@ -48,3 +60,104 @@ def test_pgvector_would_be_created_where_lightrag_does_not_look(project: Project
         spec.read_text().replace("    database:", "    options: {search_path: tester}\n    database:")
     )
     assert "search_path" in refusal(project)
+
+
+class Asking(threading.Thread):
+    """A server that asks for the password in one way, and keeps what it is answered."""
+
+    def __init__(self, request: bytes, refusal: str = "go away") -> None:
+        super().__init__(daemon=True)
+        self._request = request
+        self._refusal = refusal
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self.got = b""
+
+    def run(self) -> None:
+        while True:
+            try:
+                opened, _ = self._socket.accept()
+            except OSError:
+                return
+            with contextlib.suppress(OSError), opened:
+                while opened.recv(4096)[4:8] in (b"\x04\xd2\x16\x2f", b"\x04\xd2\x16\x30"):
+                    opened.sendall(b"N")  # no TLS
+                for byte in self._request:  # in pieces, as a network may deliver it
+                    opened.sendall(bytes([byte]))
+                self.got += opened.recv(4096) if self._request else b""
+                body = b"SFATAL\0VFATAL\0C28000\0M" + self._refusal.encode() + b"\0\0"
+                opened.sendall(b"E" + struct.pack("!i", len(body) + 4) + body)
+
+    def __enter__(self) -> Asking:
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._socket.close()
+
+
+def request(code: int, more: bytes = b"") -> bytes:
+    return b"R" + struct.pack("!ii", 8 + len(more), code) + more
+
+
+NOTICE = b"N" + struct.pack("!i", 4 + 12) + b"SNOTICE\0Mx\0\0"
+CLEAR, MD5 = request(3), request(5, b"salt")
+
+
+@pytest.mark.parametrize(
+    ("asks", "tls"),
+    [
+        (CLEAR, "prefer"),
+        (NOTICE + CLEAR, "allow"),
+        (request(0) + CLEAR, "disable"),
+        (request(3, b"x" * 100), "prefer"),
+    ],
+)
+def test_a_password_is_not_given_in_clear_text(tmp_path: Path, asks: bytes, tls: str) -> None:
+    """Nor after a notice, nor after "you are in"; and to whom it may be given is said by name."""
+    with Asking(asks) as rogue:
+        says = ["in clear text over an unencrypted connection", "require_auth: password"]
+        server = {"port": rogue.port, "password": "{env: PW}", "tls": f"{{mode: {tls}}}"}
+        refused(external(tmp_path, fields(**server)), *says, PW=PASSWORD)
+        assert rogue.got == b""
+        refused(external(tmp_path, fields(**server, require_auth="password")), PW=PASSWORD)
+        assert PASSWORD.encode() in rogue.got
+
+
+def test_a_hash_that_can_be_guessed_stays_on_this_machine(tmp_path: Path) -> None:
+    """MD5 is answered to a loopback address (PgBouncer's own default), elsewhere only where the spec names it."""
+    with Asking(MD5) as rogue:
+        server = {"port": rogue.port, "password": "{env: PW}"}
+        refused(
+            external(tmp_path, fields(**server, require_auth="scram-sha-256")), "as an MD5 hash", PW=PASSWORD
+        )
+        assert rogue.got == b""
+        refused(external(tmp_path, fields(**server)), "go away", PW=PASSWORD)
+        assert rogue.got.startswith(b"p")
+    away = Endpoint(
+        name="pg", hosts=(("db.example", 5432),), user="u", database="d", password=lambda: None, tls=TlsSpec()
+    )
+    assert refused_methods(away) == {3, 5}
+    assert refused_methods(replace(away, require_auth="md5")) == {3}
+
+
+def test_lightrag_is_not_given_a_password_that_would_be_asked_for_in_clear(project: Project) -> None:
+    """Its driver answers whatever it is asked, so it is started only for a server that asked us properly."""
+    project.ok("apply", "--auto-approve")
+    spec = project.folder / "hybridrag.yaml"
+    with Asking(CLEAR) as rogue:
+        spec.write_text(re.sub(r"port: \d+", f"port: {rogue.port}", spec.read_text()))
+        done = project.run("query", "notes", "who", "--context-only")
+        assert done.returncode == 4
+        assert "in clear text" in words(done.stderr)
+        assert rogue.got == b""
+
+
+def test_a_server_that_talks_for_megabytes_is_cut_short(tmp_path: Path) -> None:
+    """Its message is shown, and what is shown has an end."""
+    with Asking(b"", "A" * 5_000_000) as rogue:
+        project = external(tmp_path, fields(port=rogue.port, password="{env: PW}"))
+        for argv in (["plan"], ["status"]):
+            done = project.run(*argv, PW=PASSWORD)
+            assert "AAA" in done.stdout + done.stderr
+            assert len(done.stdout + done.stderr) < 3000

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from hybridrag.errors import BackendUnavailable, SpecInvalid
+from hybridrag.model.said import said
 from hybridrag.model.secret import without
 from hybridrag.model.selection import Embedding, Selection
 from hybridrag.model.watching import Models
@@ -122,7 +123,7 @@ def _answer(task: str, out: bytes, log: bytes, secrets: list[str]) -> dict[str, 
         if answer.get("code") == BackendUnavailable.code:
             raise BackendUnavailable(text, hint=hint)
         raise BackendUnavailable(
-            f"LightRAG failed ({task}): {text}", hint="hybridrag status shows the backend's health"
+            f"LightRAG failed ({task}): {said(text)}", hint="hybridrag status shows the backend's health"
         )
     result: dict[str, Any] = answer["ok"]
     return result

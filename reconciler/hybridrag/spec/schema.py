@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from hybridrag.backends import KEYS
 from hybridrag.model.secret import SecretRef
 
 from .models import Environment, Name
@@ -45,6 +46,13 @@ def _each(schema: Schema, change: Callable[[Schema], Schema]) -> Schema:
     return out
 
 
+@functools.cache
+def _key_rules() -> dict[str, Schema]:
+    """What a key of a map must be, by its pattern; asked for itself, every pydantic tells all of a rule."""
+    rules = [TypeAdapter(kind).json_schema() for kind in (Name, *KEYS)]
+    return {rule["pattern"]: rule for rule in rules}
+
+
 def draft07(schema: Schema) -> Schema:
     """pydantic's 2020-12 words in draft-07's."""
     out = dict(schema)
@@ -57,9 +65,8 @@ def draft07(schema: Schema) -> Schema:
         (out["const"],) = out.pop("enum")
     if "patternProperties" in out:
         # A map with constrained keys: as names and values, a bad name is told apart from an unknown key.
-        # `Name` is the only such constraint; asked for itself, every pydantic tells all of it.
-        (out["additionalProperties"],) = out.pop("patternProperties").values()
-        out["propertyNames"] = TypeAdapter(Name).json_schema()
+        ((pattern, out["additionalProperties"]),) = out.pop("patternProperties").items()
+        out["propertyNames"] = _key_rules()[pattern]
     if "discriminator" in out:
         out = _by_type(out)
     if "$ref" in out:

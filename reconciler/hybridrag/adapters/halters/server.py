@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from hybridrag.adapters.env_file import EnvFile
 from hybridrag.errors import PlanRefused
+from hybridrag.model.said import said
 from hybridrag.model.selection import Selection
 from hybridrag.model.storages import STORAGES, storages_of
 
@@ -259,7 +260,7 @@ class ServerHalter:
             raise _Trouble(f"{self._url}{path} does not answer: {words}") from None
 
     def _refused(self, why: str, *, hint: str = "see what runs there, then: hybridrag apply") -> PlanRefused:
-        return PlanRefused(f"lightrag-server at {self._url}: {why}", hint=hint)
+        return PlanRefused(f"lightrag-server at {self._url}: {said(why)}", hint=hint)
 
 
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybridrag.errors import BackendUnavailable
+from hybridrag.model.said import said
 from hybridrag.model.secret import Secret
 
 CONNECT_TIMEOUT_S = 5.0
@@ -62,7 +63,7 @@ def driver() -> Any:
 def explain(error: BaseException, endpoint: Endpoint) -> BackendUnavailable:
     """The error of a failed call in words, with the next thing to do."""
     who = f'backend "{endpoint.name}" (milvus at {endpoint.uri})'
-    text = " ".join(str(getattr(error, "message", "") or error).split())
+    text = " ".join(said(getattr(error, "message", "") or error).split())
     words = text.lower()
     if any(part in words for part in _DENIED):
         login = f'the password of user "{endpoint.user}"' if endpoint.user else "the login"
@@ -86,9 +87,7 @@ def explain(error: BaseException, endpoint: Endpoint) -> BackendUnavailable:
             f"{who} did not answer in time",
             hint="see its log and that it runs (hybridrag status); then hybridrag apply goes on from the checkpoint",
         )
-    return BackendUnavailable(
-        f"{who} answered: {text[:300]}", hint="see the server's log, then run hybridrag plan"
-    )
+    return BackendUnavailable(f"{who} answered: {text}", hint="see the server's log, then run hybridrag plan")
 
 
 class Connection:

@@ -15,6 +15,7 @@ import numpy as np
 from hybridrag.errors import PlanRefused
 from hybridrag.model.data import Batch
 from hybridrag.model.plan import owner_of
+from hybridrag.model.said import said
 from hybridrag.model.selection import Embedding
 
 from .client import SLOW_TIMEOUT_S, Connection, Endpoint, connection, quoted
@@ -122,7 +123,7 @@ class MilvusPatcher:
             requests = Shape(batch.namespace).requests(batch, REQUEST_BYTES)
         except Refused as error:
             raise PlanRefused(
-                f"a record of {batch.namespace} cannot be written: {error}",
+                f"a record of {batch.namespace} cannot be written: {said(error)}",
                 hint="hybridrag plan names the records that Milvus cannot hold",
             ) from None
         for rows in requests:

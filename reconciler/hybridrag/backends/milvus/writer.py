@@ -13,6 +13,7 @@ from hybridrag.errors import BackendUnavailable, PlanRefused
 from hybridrag.model.data import Batch
 from hybridrag.model.plan import owner_of
 from hybridrag.model.ports import Encoded
+from hybridrag.model.said import said
 from hybridrag.model.selection import Embedding, SchemaMaker, Selection
 
 from . import ledger
@@ -111,7 +112,7 @@ class MilvusWriter:
             return EncodedRows(batch, None, self._shapes[batch.namespace].requests(batch, REQUEST_BYTES))
         except Refused as error:
             raise PlanRefused(
-                f"a record of {batch.namespace} cannot be written: {error}",
+                f"a record of {batch.namespace} cannot be written: {said(error)}",
                 hint="hybridrag plan names the records that Milvus cannot hold",
             ) from None
 

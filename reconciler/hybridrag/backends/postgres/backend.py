@@ -21,6 +21,7 @@ from . import indexes as vector_index
 from .age_graph import IN_AGE
 from .building import budget_of
 from .client import serving_host
+from .door import AsksOpenly
 from .driver import DECISIVE, LISTENING, ServerDriver
 from .drivers import driver_of
 from .dsn import DEFAULT_PORT, parse_dsn
@@ -29,6 +30,7 @@ from .graphs import IN_TABLES, Graph
 from .isolation import own_database
 from .observe import observe_server, problems
 from .room import room_beside_us
+from .sessions import is_pooled
 from .spec import PostgresSpec
 from .store import PostgresStore
 from .tls import lightrag_variables
@@ -94,6 +96,7 @@ class PostgresBackend:
             password=self._password,
             tls=self._spec.tls,
             settings=self._spec.settings,
+            require_auth=self._spec.require_auth,
         )
 
     def _place(self, workspace: str) -> Endpoint:
@@ -127,6 +130,7 @@ class PostgresBackend:
             settings=said.settings,
             connect_timeout_s=said.connect_timeout_s or CONNECT_TIMEOUT_S,
             one_setting="connection_string",
+            require_auth=self._spec.require_auth,
         )
 
     @property
@@ -224,6 +228,7 @@ class PostgresBackend:
     def _selection(self, workspace: str) -> Selection:
         endpoint, spec = self._place(workspace), self._spec
         host, port = _serving_host(endpoint.at_home)
+        pooled = self._pooled(endpoint.at_home, host, port)
         variables = {
             "POSTGRES_HOST": host,
             "POSTGRES_PORT": str(port),
@@ -235,12 +240,14 @@ class PostgresBackend:
         }
         own = "&".join(f"{name}={value}" for name, value in endpoint.settings.items())
         searching = vector_index.search_settings(spec.vector_index)
-        if settings := vector_index.with_settings(own, searching):
+        # A pooler would refuse every session of LightRAG for them.
+        if not pooled and (settings := vector_index.with_settings(own, searching)):
             variables["POSTGRES_SERVER_SETTINGS"] = settings
         if not endpoint.local:
             variables |= lightrag_variables(endpoint.tls)
 
         def password() -> str:
+            self._refuse_open_asking(endpoint.at_home)
             secret = endpoint.password()
             return secret.reveal() if secret else ""
 
@@ -253,6 +260,24 @@ class PostgresBackend:
             variables=variables,
             secrets={"POSTGRES_PASSWORD": password},
         )
+
+    def _pooled(self, endpoint: Endpoint, host: str, port: int) -> bool:
+        """Whether LightRAG's sessions go through a pooler that takes no settings; one that does not answer is taken for none."""
+        if self.provisioned or endpoint.local:
+            return False
+        with contextlib.suppress(BackendUnavailable):
+            _seen_to_serve(endpoint)
+        return is_pooled(host, port)
+
+    def _refuse_open_asking(self, endpoint: Endpoint) -> None:
+        """LightRAG gives its password however it is asked for. Raises BackendUnavailable where we would not."""
+        if self.provisioned or endpoint.local:
+            return
+        try:
+            _seen_to_serve(endpoint)
+        except BackendUnavailable as error:
+            if isinstance(error.__cause__, AsksOpenly):
+                raise
 
     def registry_config(self, workspace: str) -> dict[str, Any]:
         endpoint = self._place(workspace)
@@ -290,8 +315,11 @@ class PostgresBackend:
 
 
 def _serving_host(endpoint: Endpoint) -> tuple[str, int]:
-    """The one host that LightRAG can be given. Asked in a thread, as a loop may be running here."""
-    if len(endpoint.hosts) == 1:
-        return endpoint.hosts[0]
+    """The one host that LightRAG can be given."""
+    return endpoint.hosts[0] if len(endpoint.hosts) == 1 else _seen_to_serve(endpoint)
+
+
+def _seen_to_serve(endpoint: Endpoint) -> tuple[str, int]:
+    """(host, port) of a server that let us in. Asked in a thread, as a loop may be running here."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, serving_host(endpoint)).result()

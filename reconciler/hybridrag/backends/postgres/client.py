@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any, TypeVar
 
 import asyncpg
@@ -13,39 +13,40 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_r
 
 from hybridrag.errors import BackendUnavailable
 
+from .door import connect
 from .endpoint import Endpoint
 from .failures import FAILURES, explain, passes_by, several
 from .fencing import session_name
+from .sessions import begin
 from .tls import connect_arguments
 
 T = TypeVar("T")
 READ_ONLY = "default_transaction_read_only"
-_UNLIMITED = {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}
-"""A server's or role's own limits are for queries; a copy or an index build would fall to them."""
 
 
 async def _open_at(
     endpoint: Endpoint, *, purpose: str, settings: dict[str, str], attributes: str
 ) -> asyncpg.Connection:
     (host, port), secret = endpoint.hosts[0], endpoint.password()
-    return await asyncpg.connect(
-        host=host,
-        port=port,
-        user=endpoint.user,
-        # An empty password is still ours; None would let asyncpg read PGPASSWORD or ~/.pgpass.
-        password=secret.reveal() if secret else "",
-        database=endpoint.database,
-        timeout=endpoint.connect_timeout_s,
-        target_session_attrs=attributes,
-        statement_cache_size=0,  # poolers in transaction mode cannot keep prepared statements
-        server_settings={
-            **endpoint.settings,
-            "application_name": session_name(purpose),
-            "timezone": "UTC",
-            **settings,
-        },
-        **connect_arguments(endpoint),
-    )
+
+    async def opening(told: Mapping[str, str]) -> asyncpg.Connection:
+        return await connect(
+            endpoint,
+            host=host,
+            port=port,
+            user=endpoint.user,
+            # An empty password is still ours; None would let asyncpg read PGPASSWORD or ~/.pgpass.
+            password=secret.reveal() if secret else "",
+            database=endpoint.database,
+            timeout=endpoint.connect_timeout_s,
+            target_session_attrs=attributes,
+            statement_cache_size=0,  # poolers in transaction mode cannot keep prepared statements
+            # These two every pooler takes.
+            server_settings={**told, "application_name": session_name(purpose), "timezone": "UTC"},
+            **connect_arguments(endpoint),
+        )
+
+    return await begin(endpoint, opening, {**endpoint.settings, **settings})
 
 
 async def _open(
@@ -84,9 +85,7 @@ class NoneServes(ConnectionError):
 
 
 async def serving_host(endpoint: Endpoint) -> tuple[str, int]:
-    """The (host, port) to hand to a client that knows one only. Raises BackendUnavailable."""
-    if len(endpoint.hosts) == 1:
-        return endpoint.hosts[0]
+    """The (host, port) to hand to a client that knows one only, just seen to serve. Raises BackendUnavailable."""
     try:
         opened, found = await _open(endpoint, purpose="observe", settings={READ_ONLY: "on"})
     except FAILURES as error:
@@ -110,8 +109,6 @@ async def connection(
     BackendUnavailable for anything that goes wrong with the server, inside the block as well.
     """
     settings = {READ_ONLY: "on"} if read_only else {}
-    if purpose != "observe":
-        settings |= _UNLIMITED
     try:
         attempts = AsyncRetrying(
             retry=retry_if_exception(passes_by),

@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from hybridrag.errors import BackendUnavailable
+from hybridrag.model.said import said
 
 _PATIENCE_S = 90
 _LOCAL = ("unix://", "npipe://", "http+unix://", "tcp://127.0.0.1", "tcp://localhost", "tcp://[::1]")
@@ -86,7 +87,7 @@ def _client(host: str) -> Any:
 
 def explanation(error: Any) -> str:
     """What the engine said of a refused request, in one line."""
-    return " ".join(str(error.explanation or error).split())
+    return " ".join(said(error.explanation or error).split())
 
 
 def _no_engine(error: BaseException, host: str) -> BackendUnavailable:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from hybridrag.errors import BackendUnavailable
+from hybridrag.model.said import MOST
 from hybridrag.model.secret import Secret
 
 from .embedded_account import run
@@ -265,7 +266,7 @@ def _literal(text: str) -> str:
 
 def _indent(said: str) -> str:
     """The last lines of what a program said, set off from our own words."""
-    return "\n".join(f"    {line}" for line in said.strip().splitlines()[-8:])
+    return "\n".join(f"    {line[:MOST]}" for line in said.strip().splitlines()[-8:])
 
 
 def _shared_memory() -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from hybridrag.model.secret import Secret
 
-from .spec import TlsSpec
+from .spec import AuthMethod, TlsSpec
 
 CONNECT_TIMEOUT_S = 5.0
 
@@ -18,7 +18,7 @@ class Endpoint:
 
     A host that begins with "/" is the folder of a unix socket. `one_setting` is the spec's key that says it all
     (`connection_string`), None where each value has a key of its own. `home`: the configured database, where
-    `database` is the own one of a LightRAG database; None where they are the same.
+    `database` is the own one of a LightRAG database; None where they are the same. `require_auth`: see `door`.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Endpoint:
     connect_timeout_s: float = CONNECT_TIMEOUT_S
     one_setting: str | None = None
     home: str | None = None
+    require_auth: AuthMethod | None = None
 
     @property
     def address(self) -> str:

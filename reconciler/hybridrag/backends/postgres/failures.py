@@ -12,9 +12,11 @@ import ssl
 import asyncpg
 
 from hybridrag.errors import BackendUnavailable
-from hybridrag.model.secret import without_resolved
+from hybridrag.model.said import said as _said
 
+from .door import AsksOpenly
 from .endpoint import Endpoint, written
+from .sessions import Shared
 
 FAILURES = (
     asyncpg.PostgresError,
@@ -71,11 +73,6 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, _LOST)
 
 
-def _said(error: BaseException) -> str:
-    """The error's own text; a pooler's may quote the connection string."""
-    return without_resolved(str(error))
-
-
 class NoSuchDatabase(BackendUnavailable):
     """The server answers, and has no database of that name."""
 
@@ -103,7 +100,7 @@ def _at_the_door(error: BaseException, endpoint: Endpoint, who: str) -> tuple[st
             else f"correct what {endpoint.key('')} refers to, then run hybridrag plan",
         )
     if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
-        said = str(error)
+        said = str(error)[:10_000]
         if endpoint.tls.mode in ("disable", "allow") and "no encryption" in said:
             return (
                 f"{who} takes no connection without TLS",
@@ -146,10 +143,17 @@ def _at_the_door(error: BaseException, endpoint: Endpoint, who: str) -> tuple[st
             "hybridrag apply --parallelism 1 needs the fewest; or end sessions that are not needed "
             "(SELECT * FROM pg_stat_activity), or raise max_connections",
         )
-    if "unsupported startup parameter" in str(error):
+    if isinstance(error, Shared):
         return (
-            f"{who} is a connection pooler that cannot keep a session's settings",
-            f"name the server's own port in {endpoint.key('port')} (Supabase: 5432, session mode), not the pooler's",
+            f"{who} is a connection pooler that does not keep a session for its client (transaction mode)",
+            f"name the server's own port in {endpoint.key('port')}, or a pooler in session mode (Supabase: 5432)",
+        )
+    if isinstance(error, AsksOpenly):
+        how = "in clear text" if error.method == "password" else "as an MD5 hash"
+        return (
+            f"{who} asks for the password {how} over an unencrypted connection; it was not sent",
+            f"set {mode} to require, or better verify-full, or let the server ask by scram-sha-256; to allow it "
+            f"by name: backends.{endpoint.name}.require_auth: {error.method}",
         )
     return None
 

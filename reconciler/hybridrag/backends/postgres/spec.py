@@ -81,6 +81,9 @@ class DockerProvision(Strict):
 TlsMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
 
+AuthMethod = Literal["scram-sha-256", "md5", "password"]
+
+
 class TlsSpec(Strict):
     """TLS towards the server, in libpq's words and meaning."""
 
@@ -99,12 +102,12 @@ class TlsSpec(Strict):
         return self
 
 
-SETTING_NAME = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$"
+SETTING_NAME = r"^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)*$"
 SettingName = Annotated[
     str,
     Field(
         pattern=SETTING_NAME,
-        json_schema_extra={"patternErrorMessage": "must be the name of a Postgres setting"},
+        json_schema_extra={"patternErrorMessage": "is not the name of a Postgres setting"},
     ),
 ]
 RESERVED_SETTINGS = frozenset(
@@ -188,6 +191,11 @@ class PostgresSpec(Strict):
         description="Settings of every session, such as search_path; for LightRAG's sessions as well.",
     )
     tls: TlsSpec = TlsSpec()
+    require_auth: AuthMethod | None = Field(
+        default=None,
+        description="The weakest way in which the password is given without TLS; default: scram-sha-256, and md5 as well "
+        "on this machine. LightRAG itself gives it in any way it is asked for.",
+    )
     pool: PoolSpec = PoolSpec()
     vector_index: VectorIndexSpec = VectorIndexSpec()
     graph_storage: Literal["PGTableGraphStorage", "PGGraphStorage"] = Field(
