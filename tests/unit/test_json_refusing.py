@@ -64,7 +64,8 @@ def test_a_file_cut_off_anywhere_is_never_read_as_whole(tmp_path: Path, kind: st
     make, namespaces = MAKERS[kind]
     path = make(tmp_path)
     whole = path.read_bytes()
-    for length in range(len(whole.rstrip())):
+    # Of nothing at all LightRAG says that it is a missing file, where it holds keys and values.
+    for length in range(1 if kind == "kv" else 0, len(whole.rstrip())):
         path.write_bytes(whole[:length])
         with pytest.raises(SourceUnreadable) as caught:
             _all(tmp_path, namespaces)

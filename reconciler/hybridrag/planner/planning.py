@@ -22,6 +22,7 @@ from .provisioning import provision
 from .refused import Found, FoundOf, remembered
 from .room import room_warnings
 from .stores import (
+    blank_files,
     reachable_source,
     reclaimable,
     refuse_same_place,
@@ -291,6 +292,7 @@ def _part(
             f'database "{item.database}": {repeated:,} edges in backend "{part.source}" only repeat another edge of the '
             "same two nodes; each comes over once"
         )
+    warnings += blank_files(item, source)
     # Files were kept in the folder that the registry knows.
     kept = entry.get(f"kept/{key}") is not None and (key != JSON or entry.get("path") in (None, item.path))
     foreign = is_foreign(part, target, identity, kept)

@@ -40,6 +40,15 @@ def reachable_source(item: Wanted, part: Part, server: Facts | None) -> None:
         )
 
 
+def blank_files(item: Wanted, facts: Facts) -> list[str]:
+    """Warnings: files of a source that hold nothing, and that LightRAG reads as missing ones."""
+    return [
+        f'database "{item.database}": "{name.partition("/")[2]}" is empty; LightRAG reads it as a missing file'
+        for name in sorted(facts)
+        if name.startswith("blank/")
+    ]
+
+
 def way_back(item: Wanted, entry: Facts) -> str:
     """Words for a hint: what an earlier backend still holds; "" where the registry's entry names none."""
     kept = sorted(name.partition("/")[2] for name in entry if name.startswith("kept/"))

@@ -16,7 +16,8 @@ import ijson
 from hybridrag.errors import SourceUnreadable
 from hybridrag.model.data import BY_NAME, Slot
 
-from .files import BLOCK, BOM, GRAPH_FILE, INDENTED, file_of, namespaces_of
+from . import nested_cache, python_json
+from .files import BLOCK, BOM, GRAPH_FILE, INDENTED, blank, file_of, namespaces_of
 from .matrix import matrix_rows, matrix_span
 
 COUNTED = 4 << 20
@@ -41,6 +42,10 @@ def count_records(path: Path) -> dict[str, int]:
     if BY_NAME[name].slot is Slot.VECTOR:
         rows = matrix_rows(path)
         return {name: _count_ids(path, matrix_span(path)[0]) if rows is None else rows}
+    if blank(path):
+        return {name: 0}
+    if modes := nested_cache.modes_of(path):
+        return {name: nested_cache.count(path, modes)}
     return {name: _count_keys(path)}
 
 
@@ -57,7 +62,7 @@ def glance_records(path: Path) -> tuple[dict[str, int | None], bool]:
     (name,) = namespaces_of(path.name)
     if BY_NAME[name].slot is Slot.VECTOR:
         return {name: matrix_rows(path)}, False
-    if not _indented(path):
+    if not _indented(path) or nested_cache.modes_of(path):
         return {name: None}, False
     return _estimates(path, size, {name: lambda block: block.count(_KEY)}), True
 
@@ -126,9 +131,22 @@ def _count_keys(path: Path) -> int:
                 return sum(block.count(_KEY) for block in _blocks(file, path.stat().st_size, len(_KEY) - 1))
             if file.read(3) != BOM:
                 file.seek(0)
-            return _top_level_keys(file)
-    except (ijson.JSONError, UnicodeDecodeError) as error:
-        raise SourceUnreadable(f'"{path.name}" is not valid JSON: {error}', where=str(path)) from None
+            start = file.tell()
+            try:
+                return _top_level_keys(file)
+            except (ijson.JSONError, UnicodeDecodeError) as error:
+                file.seek(start)  # NaN, and halves of characters, are JSON to Python, and so to LightRAG
+                return _keys_by_python(path, file, error)
+    except OSError as error:
+        raise SourceUnreadable(f'"{path.name}" cannot be read: {error.strerror}', where=str(path)) from None
+
+
+def _keys_by_python(path: Path, file: BinaryIO, refused: Exception) -> int:
+    try:
+        return sum(1 for _ in python_json.pairs(file))
+    except (ValueError, RecursionError):
+        where = " ".join(str(refused).split())[:80]
+        raise SourceUnreadable(f'"{path.name}" is not valid JSON: {where}', where=str(path)) from None
 
 
 def _top_level_keys(file: BinaryIO) -> int:

@@ -11,9 +11,13 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
+import ijson
+
 from hybridrag.errors import NotFound
 from hybridrag.model.data import NAMESPACES, Slot, streams_of
 from hybridrag.model.facts import digest_of
+
+from . import python_json
 
 GRAPH_FILE = "graph_chunk_entity_relation.graphml"
 BLOCK = 1 << 20
@@ -99,10 +103,33 @@ def anchor(folder: Path) -> str | None:
     return None
 
 
+_NOTHING = frozenset({b"null", b"[]", b'""', b"false", b"0"})
+"""JSON that is false to Python."""
+
+
+def blank(path: Path) -> bool:
+    """Whether a `kv_store_*.json` holds nothing but white space, or a value like `null`: LightRAG reads it as a missing one.
+
+    Source: `lightrag.utils.load_json(…) or {}` (1.5.7). A full disk, or a killed container, leaves such files.
+    """
+    if not path.name.startswith("kv_store_"):
+        return False
+    with path.open("rb") as file:
+        block = file.read(BLOCK).removeprefix(BOM)
+        if block.strip() in _NOTHING:
+            return len(block) < BLOCK
+        while not block.strip():
+            if not (block := file.read(BLOCK)):
+                return True
+    return False
+
+
 def damage(path: Path) -> str | None:
     """Why a file cannot be whole, judged by its first and last bytes; None when it looks whole. Raises OSError."""
     if not path.is_file():
         return "it is no file, or a link that leads to none"
+    if blank(path):
+        return None
     with path.open("rb") as file:
         begin = file.read(64)
         head = begin.removeprefix(BOM).lstrip()
@@ -116,9 +143,26 @@ def damage(path: Path) -> str | None:
         return None if tail.endswith(b"</graphml>") else "it ends in the middle (truncated?)"
     if not head.startswith(b"{"):
         return "it does not start with an object"
-    # Indented as LightRAG does it, only the last brace stands at the beginning of a line.
-    end = b"\n}" if INDENTED.match(begin) else b"}"
-    return None if tail.endswith(end) else "it ends in the middle (truncated?)"
+    # Indented as LightRAG does it, only the last brace stands at the beginning of a line; another hand may differ.
+    indented = INDENTED.match(begin) is not None
+    whole = tail.endswith(b"\n}" if indented else b"}") or (tail.endswith(b"}") and _parses(path))
+    return None if whole else "it ends in the middle (truncated?)"
+
+
+def _parses(path: Path) -> bool:
+    """Whether all of a file is one JSON value, as Python's parser takes it; one pass."""
+    try:
+        with path.open("rb") as file:
+            if file.read(len(BOM)) != BOM:
+                file.seek(0)
+            start = file.tell()
+            try:
+                return all(True for _ in ijson.basic_parse(file))
+            except ijson.JSONError:
+                file.seek(start)
+                return all(True for _ in python_json.pairs(file))
+    except (ValueError, RecursionError):
+        return False
 
 
 def vector_dim(path: Path) -> int | None:

@@ -43,6 +43,8 @@ def glance_folder(folder: Path, dim: int, known: Known, names: Collection[str] =
             sizes[path.name] = path.stat().st_size if path.is_file() else 0
             if reason := files.damage(path):
                 raise SourceUnreadable(reason)
+            if files.blank(path):
+                faults.append(f'"{path.name}" is empty; LightRAG reads it as a missing file')
             found = files.vector_dim(path) if path.name.startswith("vdb_") else None
             if found and found != dim:
                 odd.add(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Callable, Iterator
@@ -13,7 +14,9 @@ import ijson
 from hybridrag.errors import SourceUnreadable
 from hybridrag.model.data import Batch, Fault
 
-from . import python_json
+from . import nested_cache, python_json
+from .depth import DepthWatch, TooDeep
+from .files import blank
 from .surrogates import PAIR, SurrogateWatch
 
 BATCH_BYTES = 1 << 20
@@ -65,6 +68,7 @@ class JsonText(Counted):
         self._start = file.tell()
         self._end = end
         self._watch: SurrogateWatch | None = SurrogateWatch()
+        self._depth = DepthWatch(file.fileno(), self._start, None if end is None else self._start + end)
         self._held = b""
 
     def read(self, size: int = -1) -> bytes:
@@ -72,6 +76,7 @@ class JsonText(Counted):
             return super().read(size)
         while True:
             data = super().read(size)
+            self._depth.add(data)
             if (at := self._watch.add(data)) is not None:
                 raise LoneSurrogate(f"a lone surrogate at byte {self._start + at:,}")
             # The parser is shown only what was judged: a record that it has given cannot be taken back.
@@ -105,6 +110,8 @@ def as_python_reads(
             position += 1
             yield item
         return
+    except TooDeep as error:
+        raise malformed(path, position, error) from None
     except (ijson.JSONError, UnicodeDecodeError, LoneSurrogate) as error:
         stopped = malformed(path, position, error)
         if not _PYTHON_TAKES_IT.search(str(error)):
@@ -119,9 +126,12 @@ def as_python_reads(
 
 
 def read_kv(path: Path, namespace: str, *, skip: int, rows: int) -> Iterator[Batch]:
-    """Batches of (id, record); `_id` is dropped, because it repeats the key."""
-    if not path.is_file():
+    """Batches of (id, record); `_id` is dropped, because it repeats the key. A blank file holds none, as for LightRAG."""
+    if not path.is_file() or blank(path):
         return
+    modes = nested_cache.modes_of(path)
+    fast = functools.partial(nested_cache.pairs, modes=modes) if modes else _pairs
+    slow = nested_cache.python_pairs if modes else python_json.pairs
     position = 0
     with path.open("rb") as file:
         if file.read(3) != _BOM:
@@ -129,7 +139,7 @@ def read_kv(path: Path, namespace: str, *, skip: int, rows: int) -> Iterator[Bat
         counted = JsonText(file)
         batch = Batch(namespace=namespace, position=0)
         start = 0
-        for key, record in as_python_reads(counted, path, _pairs, python_json.pairs):
+        for key, record in as_python_reads(counted, path, fast, slow):
             position += 1
             if position > skip:
                 _add(batch, path, key, record)

@@ -21,6 +21,7 @@ from hybridrag.model.data import BY_NAME, Slot
 
 from .files import BLOCK, GRAPH_FILE, namespaces_of, vector_dim
 from .matrix import matrix_span
+from .nested_cache import modes_of
 
 GROUP = 4 << 20
 """Bytes of records that are looked at together."""
@@ -140,6 +141,8 @@ def _form_of(name: str) -> Callable[[Raw, Path], Pieces]:
     if name == GRAPH_FILE:
         return _graph
     (namespace,) = namespaces_of(name)
+    if namespace == "llm_response_cache":
+        return _cache
     return _vectors if BY_NAME[namespace].slot is Slot.VECTOR else _kv
 
 
@@ -199,6 +202,12 @@ def _kv(raw: Raw, path: Path) -> Pieces:
         raise Unknown("it does not begin and end as LightRAG writes it")
     found = Pieces(head=b"{", glue=b",", tail=b"\n}")
     return _split(found, list(raw.find_all(b'\n  "', 1, end)), end)
+
+
+def _cache(raw: Raw, path: Path) -> Pieces:
+    if modes_of(path):
+        raise Unknown("its records stand two levels deep")
+    return _kv(raw, path)
 
 
 def _vectors(raw: Raw, path: Path) -> Pieces:

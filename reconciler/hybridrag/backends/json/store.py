@@ -197,6 +197,8 @@ class JsonStore:
             if reason is not None:
                 facts[f"damaged/{path.name}"] = reason
                 continue
+            if files.blank(path):
+                facts[f"blank/{path.name}"] = True
             identity = files.identity(path)
             if path.name.startswith("vdb_"):
                 facts[f"dim/{path.name}"] = files.vector_dim(path)
