@@ -1,22 +1,26 @@
 """A Postgres that could not keep, or not serve, what it is given is refused by `plan`, with the statement that mends it."""
 
+# ruff: noqa: F811  # fixtures are imported, and then named as arguments
+
 from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 import socket
 import struct
 import threading
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from hybridrag.backends.postgres.door import refused_methods
 from hybridrag.backends.postgres.endpoint import Endpoint
 from hybridrag.backends.postgres.spec import TlsSpec
-from tests.conftest import Project
-from tests.support.external import PASSWORD, fields, refused, words
+from tests.conftest import Project, Server
+from tests.support.external import PASSWORD, fields, refused, role, words  # noqa: F401
 from tests.support.external import make as external
 from tests.support.target import run_sql
 
@@ -60,6 +64,61 @@ def test_pgvector_would_be_created_where_lightrag_does_not_look(project: Project
         spec.read_text().replace("    database:", "    options: {search_path: tester}\n    database:")
     )
     assert "search_path" in refusal(project)
+
+
+SPOILED = (
+    "ALTER TABLE lightrag_graph_edges SET UNLOGGED",
+    "ALTER TABLE lightrag_graph_nodes SET UNLOGGED",
+    "ALTER TABLE lightrag_llm_cache SET UNLOGGED",
+    "ALTER TABLE hybridrag_ledger.checkpoint SET UNLOGGED",
+    "ALTER TABLE lightrag_doc_full DROP CONSTRAINT lightrag_doc_full_pk",
+    "CREATE UNIQUE INDEX half ON lightrag_doc_full (workspace, id) WHERE id > 'x'",
+    "ALTER TABLE lightrag_doc_status ALTER COLUMN file_path TYPE varchar(40)",
+    "ALTER TABLE lightrag_doc_chunks ALTER COLUMN tokens TYPE bigint",
+    "ALTER TABLE lightrag_full_entities ALTER COLUMN entity_names TYPE text",
+    "ALTER TABLE lightrag_entity_chunks ALTER COLUMN id TYPE char(700)",
+)
+INTERFERING = (
+    "CREATE FUNCTION hush() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+    'CREATE TRIGGER "Hush it" BEFORE UPDATE ON lightrag_doc_full FOR EACH ROW EXECUTE FUNCTION hush()',
+    "CREATE RULE never AS ON DELETE TO lightrag_doc_chunks DO INSTEAD NOTHING",
+    "ALTER TABLE lightrag_doc_status ADD CONSTRAINT short CHECK (length(id) < 1000)",
+)
+
+
+def test_tables_that_could_not_keep_what_they_are_given(project: Project) -> None:
+    """Each fault of each table in one refusal, and its statements mend them all; others who act there are a hazard."""
+    assert project.dsn is not None
+    project.ok("apply", "--auto-approve")
+    spec = project.folder / "hybridrag.yaml"
+    spec.write_text(spec.read_text() + "    workspace: second\n")
+    shutil.rmtree(project.folder / "state")
+    run_sql(project.dsn, *SPOILED, "SELECT 1")
+    said = refusal(project)
+    assert "table lightrag_llm_cache is UNLOGGED" in said
+    assert "; 8 more like it" in said
+    mend(project, said, "ALTER TABLE")
+    run_sql(project.dsn, *INTERFERING, "SELECT 1")
+    planned = words(project.ok("plan"))
+    for name in ('trigger "Hush it" on lightrag_doc_full', "rule never", "constraint short"):
+        assert name in planned
+    assert "527 records equal" in words(project.ok("apply", "--auto-approve"))
+    run_sql(project.dsn, "ALTER TABLE lightrag_llm_cache SET UNLOGGED", "SELECT 1")
+    assert "a crash of the server empties it" in words(project.run("status").stdout)
+
+
+def test_row_security_refuses_a_copy(tmp_path: Path, server: Server, database: str, role: str) -> None:
+    """It holds for a user who neither owns the table nor may pass it by; the owner is told which table."""
+    url = f"postgresql://{role}:{quote(PASSWORD, safe='')}@127.0.0.1:{server.port}/{database}"
+    project = external(tmp_path, "    connection_string: {env: URL}")
+    run_sql(
+        server.dsn(database), "CREATE TABLE lightrag_doc_full (workspace varchar(255), id varchar(255), PRIMARY KEY (workspace, id))",
+        f"GRANT ALL ON lightrag_doc_full TO {role}", "ALTER TABLE lightrag_doc_full ENABLE ROW LEVEL SECURITY", "SELECT 1",
+    )  # fmt: skip
+    refused(
+        project, "row-level security", "ALTER TABLE lightrag_doc_full DISABLE ROW LEVEL SECURITY", URL=url
+    )
+    run_sql(server.dsn(database), "DROP TABLE lightrag_doc_full", "SELECT 1")
 
 
 class Asking(threading.Thread):

@@ -21,6 +21,7 @@ class HazardKind(str, enum.Enum):
     REPLACE_KEPT = "replace_kept"
     OVERWRITE = "overwrite"
     INCOMPLETE_SOURCE = "incomplete_source"
+    INTERFERENCE = "interference"
 
 
 NEEDS_CONSENT = frozenset(

@@ -136,6 +136,13 @@ def _hazards(
                 "slower, and searches in it lose recall",
             )
         )
+    if interferes := target.get("interferes"):
+        found.append(
+            Hazard(
+                kind=HazardKind.INTERFERENCE,
+                detail=f"what is written there is seen, and may be changed or refused, by {interferes}",
+            )
+        )
     if move.replaces and part.target.type != JSON:
         found.append(
             Hazard(

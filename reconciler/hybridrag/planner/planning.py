@@ -27,6 +27,7 @@ from .stores import (
     reclaimable,
     refuse_same_place,
     refuse_two_servers,
+    refuse_unsound,
     total,
     usable_source,
     usable_target,
@@ -287,6 +288,7 @@ def _part(
         # A kill fell between the mark and the registry: it never served, and is the finished copy that it was.
         target = {**target, "state": "verified"}
     refuse_same_place(item, part, source, target)
+    refuse_unsound(item, target)
     if repeated := source.get("repeated_edges"):
         warnings.append(
             f'database "{item.database}": {repeated:,} edges in backend "{part.source}" only repeat another edge of the '

@@ -106,10 +106,6 @@ def usable_target(item: Wanted, part: Part, facts: Facts, identity: str, kept: b
             f'database "{item.database}": its place in backend "{part.target.name}" cannot be observed: {facts["problem"]}',
             hint=str(hint) if hint else "run hybridrag plan again",
         )
-    if facts.get("refusal"):
-        raise BackendUnavailable(
-            f'database "{item.database}": {facts["refusal"]}', hint=str(facts.get("way_out"))
-        )
     begun = facts.get("migration")
     if begun is not None and facts.get("state") == "switched" and not kept and part.target.type == JSON:
         # Files keep the mark of what once wrote them; who served since is known to the registry alone.
@@ -131,6 +127,14 @@ def usable_target(item: Wanted, part: Part, facts: Facts, identity: str, kept: b
             hint=f"set databases.{item.database}.workspace to a free name, or empty that workspace yourself",
         )
     return None
+
+
+def refuse_unsound(item: Wanted, facts: Facts) -> None:
+    """Raises BackendUnavailable where the place cannot take, or keep, what it would be given."""
+    if facts.get("refusal"):
+        raise BackendUnavailable(
+            f'database "{item.database}": {facts["refusal"]}', hint=str(facts.get("way_out"))
+        )
 
 
 def refuse_same_place(item: Wanted, part: Part, source: Facts, target: Facts) -> None:

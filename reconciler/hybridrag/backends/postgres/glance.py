@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import asyncpg
 
@@ -21,6 +21,7 @@ from .client import connection
 from .endpoint import Endpoint
 from .graphs import IN_TABLES, STREAMS, Graph, relations
 from .ledger import owners_of
+from .soundness import unlogged
 from .tables import TABLES
 
 COUNTED = 1_000_000
@@ -66,6 +67,7 @@ class _Counts:
     rows: dict[str, int] = field(default_factory=dict)
     estimated: set[str] = field(default_factory=set)
     blank: dict[str, int] = field(default_factory=dict)
+    unlogged: bool = False
 
 
 async def glance_stores(places: Sequence[Place]) -> list[Glance]:
@@ -117,6 +119,8 @@ async def _glance_database(endpoint: Endpoint, places: Sequence[Place]) -> list[
             else await _count(opened, name, rows, workspaces, vectors=name in vectors)
             for name, rows in sizes.items()
         }
+        for name in await unlogged(opened, list(sizes)):
+            counts[name] = replace(counts[name], unlogged=True)
         without_index = await unindexed(opened, sorted(vectors))
         sharing = {name: await _sharing(opened, name) for name in vectors - without_index}
         marks = await _marks(opened, sorted({place.marked for place in places}))
@@ -240,6 +244,11 @@ def _glance(
         estimated=frozenset(n for n, t in tables.items() if t in counts and workspace in counts[t].estimated),
         problem=f'LightRAG\'s table "{missing[0]}" is missing in its database' if missing else None,
         faults=(
+            *(
+                f'table "{name}" is UNLOGGED: a crash of the server empties it (ALTER TABLE {name} SET LOGGED)'
+                for name in tables.values()
+                if name in counts and counts[name].unlogged
+            ),
             *(f'table "{name}" lacks its vector index: searches read all of it' for name in without),
             *(
                 f'table "{name}" has {blank:,} rows whose vectors are gone'

@@ -18,6 +18,7 @@ from .activity import writes_under_way
 from .age import graph_in_age, unusable
 from .age_graph import IN_AGE, repeated_edges
 from .age_server import age_facts, age_preloaded, age_problems
+from .catalog import Physical
 from .client import connection
 from .endpoint import Endpoint
 from .failures import NoSuchDatabase
@@ -28,6 +29,7 @@ from .indexes import KINDS, index_problems, name_of
 from .isolation import quoted
 from .ledger import VISIBLE, marks_of, owners_of, together
 from .pgvector import extension_problems, how_to_create
+from .soundness import soundness
 from .spec import VectorIndexSpec
 from .tables import TABLES
 from .whereabouts import whereabouts
@@ -257,11 +259,27 @@ async def _observe_store(
         facts["migration"], facts["state"], facts["source_fingerprint"] = together(marks, slots)
         if facts["migration"] is None:
             facts["elsewhere"] = await own_database.served_elsewhere(opened, endpoint, workspace)
+        facts.update(await _sound(opened, endpoint, tables, present, embedding, graph))
         if endpoint.home is not None:
             facts |= await _own(opened, endpoint, embedding, index)
             if await own_database.droppable(opened, endpoint, workspace, slots, tables):
                 facts["drops"] = f'Postgres database "{endpoint.database}"'
         return facts, await _details(opened, workspace, slots, graph, list(tables))
+
+
+async def _sound(
+    opened: asyncpg.Connection,
+    endpoint: Endpoint,
+    tables: dict[str, str],
+    present: dict[str, Physical],
+    embedding: Embedding,
+    graph: Graph,
+) -> Facts:
+    found = await soundness(opened, tables, present, embedding, graph)
+    if "refusal" not in found:
+        return found
+    where = f'backend "{endpoint.name}", Postgres database "{endpoint.database}"'
+    return {**found, "refusal": f"{where}: {found['refusal']}"}
 
 
 async def _own(
