@@ -82,3 +82,19 @@ async def test_a_reader_that_stops_early_lets_go(project: Project) -> None:
     assert len(await stream.__anext__()) == 1
     await asyncio.sleep(0.3)  # the next group waits in the queue by now, and another one for its place
     await asyncio.wait_for(stream.aclose(), 10)
+
+
+def test_a_name_that_lightrag_takes_and_its_server_does_not(project: Project) -> None:
+    """Quotes, dots, hyphens and spaces, in an own Postgres database; who is told only WORKSPACE is warned."""
+    spec = project.folder / "hybridrag.yaml"
+    text = spec.read_text().replace("backend: pg\n", 'backend: pg\n    workspace: it\'s "v1.0"-3f2a\n')
+    spec.write_text(text.replace("    host:", "    isolation: database\n    host:"))
+    warning = 'lightrag-server makes "it_s__v1_0__3f2a" of WORKSPACE'
+    assert warning in " ".join(project.ok("plan").split())
+    project.ok("apply", "--auto-approve")
+    assert warning in " ".join(project.ok("status").split())
+    rendered = project.ok("render", "notes")
+    assert warning in rendered
+    assert "POSTGRES_WORKSPACE='it\\'s \"v1.0\"-3f2a'" in rendered
+    assert "healthy" in project.ok("status")
+    assert "527 records equal" in project.ok("rollback", "notes", "--yes")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hybridrag.backends import own_places
 from hybridrag.backends.postgres.isolation import NAME_BYTES, own_database
 
-WORKSPACES = st.text("abcABC_09", min_size=1, max_size=255)
+WORKSPACES = st.text("abcABC_09-. 'é\"", min_size=1, max_size=255)
 
 
 def test_a_plain_name_is_the_two_joined() -> None:
@@ -28,3 +29,11 @@ def test_names_that_a_server_has_already_are_never_taken() -> None:
     assert own_database("azure", "sys") not in ("azure_sys", "azure_maintenance")
     assert own_database("a" * 60, "notes")[:54] == "a" * 54
     assert len(own_database("ä" * 40, "notes").encode()) <= NAME_BYTES
+
+
+def test_workspaces_that_share_a_graph_in_age_are_told() -> None:
+    """LightRAG writes "_" for what a graph's name cannot hold, so two names become one; in tables they stay apart."""
+    age = {"type": "postgres", "graph_storage": "PGGraphStorage"}
+    (first,), (second,), (other,) = (own_places("pg", age, name) for name in ("v1.0", "v1_0", "v1_1"))
+    assert first == second != other
+    assert own_places("pg", {"type": "postgres"}, "v1.0") == []

@@ -18,10 +18,13 @@ KEYS: tuple[Any, ...] = (SettingName,)
 """Types of keys in their maps."""
 
 
-def own_place(name: str, entry: Mapping[str, object], workspace: str) -> tuple[tuple[str, str], str] | None:
-    """(identity, words) of a place on a server that a workspace has for itself; None where it shares one.
+def own_places(name: str, entry: Mapping[str, object], workspace: str) -> list[tuple[tuple[str, str], str]]:
+    """(identity, words) of the places on a server that a workspace has for itself.
 
     `entry` is plain and may be wrong elsewhere.
     """
     kind = str(entry.get("type")).lower()
-    return isolation.own_place(name, entry, workspace) if kind == "postgres" else None
+    if kind != "postgres":
+        return []
+    found = (rule(name, entry, workspace) for rule in (isolation.own_place, isolation.graph_place))
+    return [place for place in found if place is not None]

@@ -121,7 +121,7 @@ def create(
         return
     out = settings.out()
     out.print(f'[good]created[/]: database "{name}" on backend "{item.backend}" ({item.backend_type})')
-    out.print(f"  {escape(item.path)}, workspace {item.workspace}, {dim} dimensions")
+    out.print(f"  {escape(item.path)}, workspace {escape(item.workspace)}, {dim} dimensions")
     if held:
         out.print(f"  its workspace holds {held:,} records already; they are kept and served")
     if item.backend_type != "json" and embedding_model is None:

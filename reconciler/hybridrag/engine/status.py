@@ -23,6 +23,7 @@ from hybridrag.model.facts import Facts
 from hybridrag.model.findings import Glance
 from hybridrag.model.ports import Store
 from hybridrag.model.wanted import Thresholds, Wanted, in_words
+from hybridrag.model.workspaces import server_warning
 from hybridrag.planner import JSON, in_use
 from hybridrag.planner.completeness import missing_streams
 from hybridrag.planner.losses import losses
@@ -156,6 +157,10 @@ async def status(world: World, names: Iterable[str] = ()) -> Status:
         group = places[item.database]
         glances = [(place, serving.get(place.key) or _unanswered(place, servers)) for place in group]
         told |= dict.fromkeys(warning for _, glance in glances for warning in glance.warnings)
+        if any(place.type != JSON for place in group) and (
+            warning := server_warning(item.database, item.workspace)
+        ):
+            told[warning] = None
         if mislaid := pointer.mislaid(item.database, kept=False):
             glances = [(place, Glance(problem=mislaid.what)) for place in group]
         databases.append(

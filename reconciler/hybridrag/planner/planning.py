@@ -11,6 +11,7 @@ from hybridrag.model.data import streams_of
 from hybridrag.model.facts import Facts, Observation
 from hybridrag.model.plan import Move, Plan, Step
 from hybridrag.model.wanted import Place, Wanted
+from hybridrag.model.workspaces import server_warning
 
 from .completeness import incomplete, missing_streams, records_in_use
 from .losses import damage_in_place, refuse_emptied, refuse_vanished
@@ -136,6 +137,10 @@ def _database(
     entry = observation.of(f"registry/{item.database}")
     if entry.get("mislaid"):
         raise PlanRefused(str(entry["mislaid"]), hint=str(entry.get("way_out")))
+    if any(place.type != JSON for place in item.places) and (
+        warning := server_warning(item.database, item.workspace)
+    ):
+        warnings.append(warning)
     made = _Made()
     for place in item.places:
         made.steps += provision(place, observation.of(f"backend/{place.name}"))

@@ -10,6 +10,7 @@ import yaml
 from hybridrag.model.selection import Embedding, Selection
 from hybridrag.model.storages import storages_of
 from hybridrag.model.watching import Models
+from hybridrag.model.workspaces import of_server
 from hybridrag.spec.env_text import quoted
 
 
@@ -36,6 +37,11 @@ def env(served: Served) -> str:
         f'# LightRAG on the database "{served.database}" as backend {served.backend} serves it now; made by',
         f"# hybridrag render {served.database} --as env, and again after each move.",
     ]
+    looked_in = of_server(served.selection.workspace)
+    if looked_in != served.selection.workspace:
+        lines.append(
+            f'# lightrag-server makes "{looked_in}" of WORKSPACE; what ends in _WORKSPACE below is what counts, so keep it.'
+        )
     lines += [f"{name}={quoted(value)}" for name, value in _variables(served).items()]
     for name, reference in served.references.items():
         if name in served.secrets:

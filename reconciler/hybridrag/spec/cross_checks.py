@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from hybridrag.backends import own_place
+from hybridrag.backends import own_places
 
 from .nodes import Node
 from .problems import Problem, listing, quote, suggestion
@@ -84,12 +84,9 @@ def _same_place(
 ) -> Iterator[Problem]:
     """Databases whose own places on a server would have the same name."""
     for backend, entry in entries.items():
-        found = own_place(backend, entry, workspace) if isinstance(workspace, str) else None
-        if found is None:
-            continue
-        place, words = found
-        if taken.setdefault(place, name) != name:
-            yield _shared(root, name, taken[place], "workspace", words)
+        for place, words in own_places(backend, entry, workspace) if isinstance(workspace, str) else ():
+            if taken.setdefault(place, name) != name:
+                yield _shared(root, name, taken[place], "workspace", words)
 
 
 def _watcher_problems(

@@ -11,12 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from hybridrag.backends import SPECS
 from hybridrag.model.data import Slot
 from hybridrag.model.strict import Strict
 from hybridrag.model.wanted import KEEP_SOURCE_S, Thresholds
+from hybridrag.model.workspaces import NAME as WORKSPACE
 
 from .values import Duration, FunctionRef, Share, Size, SpecPath, bytes_of, seconds_of, share_of
 from .writers import ModelsSpec, NoWriterSpec, SourceSpec, WriterSpec
@@ -32,13 +33,24 @@ Name = Annotated[
         },
     ),
 ]
+
+
+def _without_margin(name: str) -> str:
+    if name != name.strip():
+        raise ValueError("a workspace begins and ends with no space; LightRAG would take it away")
+    return name
+
+
 Workspace = Annotated[
     str,
     Field(
-        pattern=r"^[A-Za-z0-9_]+$",
+        pattern=WORKSPACE,
         max_length=255,
-        json_schema_extra={"patternErrorMessage": 'may hold letters, digits and "_" only'},
+        json_schema_extra={
+            "patternErrorMessage": 'may hold no "/", "\\" or control character, and is neither "." nor ".."'
+        },
     ),
+    AfterValidator(_without_margin),
 ]
 
 

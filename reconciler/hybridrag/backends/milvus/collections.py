@@ -53,7 +53,7 @@ def collection_names(workspace: str, embedding: Embedding) -> dict[str, str]:
         if not _LEGAL.match(name):
             raise PlanRefused(
                 f'Milvus cannot hold workspace "{workspace}": a collection would be called "{name}"',
-                hint='give the database a workspace of letters, digits and "_" in the spec (not more than 255 in all)',
+                hint='give the database a workspace of letters, digits and "_" in the spec, which begins with no digit (255 in all)',
             )
     return names
 

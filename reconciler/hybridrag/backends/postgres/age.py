@@ -10,7 +10,7 @@ import re
 
 import asyncpg
 
-from .tables import GRAPH_NAMESPACE, IDENTIFIER_BYTES
+from .isolation import graph_name
 
 LABELS = {"nodes": "base", "edges": "DIRECTED"}
 """LightRAG's one label for nodes, and its one label for edges."""
@@ -20,14 +20,6 @@ SELECT coalesce(sum(pg_relation_size(c.oid)), 0) > 0 FROM pg_class c JOIN pg_nam
 WHERE n.nspname = $1 AND c.relname = 'base' AND EXISTS (
     SELECT 1 FROM pg_class WHERE relnamespace = n.oid AND relname = '_ag_label_vertex')
 """
-
-
-def graph_name(workspace: str) -> str:
-    """AGE's name of a workspace's graph."""
-    own = workspace.strip()
-    if not own or own.lower() == "default":
-        return GRAPH_NAMESPACE
-    return f"{re.sub('[^a-zA-Z0-9_]', '_', own)}_{GRAPH_NAMESPACE}"[:IDENTIFIER_BYTES]
 
 
 def label(namespace: str, workspace: str) -> str:

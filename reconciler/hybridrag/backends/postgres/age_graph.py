@@ -14,11 +14,12 @@ import asyncpg
 from hybridrag.errors import BackendUnavailable
 from hybridrag.model.data import EDGE_SEPARATOR, Batch
 
-from .age import graph_name, label
+from .age import label
 from .agtype import AgeDecoder, AgeEncoder, AgeShape, parse
 from .catalog import Physical
 from .client import while_open
 from .graphs import ends_of, once
+from .isolation import graph_name
 
 _IS = "OPERATOR(ag_catalog.=)"
 _NAME = "ag_catalog.agtype_access_operator({of}.properties, '\"entity_id\"'::ag_catalog.agtype)"

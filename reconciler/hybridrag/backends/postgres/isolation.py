@@ -1,4 +1,4 @@
-"""Names of Postgres databases that belong to one LightRAG database each (`isolation: database`). Pure.
+"""Names of what one LightRAG database has for itself on a server: a Postgres database, a graph in Apache AGE. Pure.
 
 A name is a fixed function of what the spec says, because nothing else is there to look it up in.
 """
@@ -6,7 +6,10 @@ A name is a fixed function of what the spec says, because nothing else is there 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
+
+from .tables import GRAPH_NAMESPACE
 
 NAME_BYTES = 63
 """What Postgres keeps of a name; it cuts off the rest without a word."""
@@ -38,6 +41,19 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def graph_name(workspace: str) -> str:
+    """AGE's name of a workspace's graph."""
+    own = workspace.strip()
+    if not own or own.lower() == "default":
+        return GRAPH_NAMESPACE
+    return f"{re.sub('[^a-zA-Z0-9_]', '_', own)}_{GRAPH_NAMESPACE}"[:NAME_BYTES]
+
+
+def literal(text: str) -> str:
+    """A text as SQL takes it, whatever standard_conforming_strings says."""
+    return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
 def own_place(
     backend: str, entry: Mapping[str, object], workspace: str
 ) -> tuple[tuple[str, str], str] | None:
@@ -54,3 +70,13 @@ def own_place(
         server = f"{host}:{entry.get('port') or 5432}"
     name = own_database(str(entry.get("database") or "hybridrag"), workspace)
     return (server, name), f'the same Postgres database "{name}"'
+
+
+def graph_place(
+    backend: str, entry: Mapping[str, object], workspace: str
+) -> tuple[tuple[str, str], str] | None:
+    """The same for its graph; None where graphs are in tables, told apart by the workspace as it is written."""
+    if entry.get("graph_storage") != "PGGraphStorage":
+        return None
+    name = graph_name(workspace)
+    return (backend, f"graph {name}"), f'the same graph "{name}" of backend "{backend}"'

@@ -16,7 +16,7 @@ from hybridrag.model.facts import Facts, Value
 
 from .client import connection
 from .endpoint import Endpoint
-from .isolation import draft_of, own_database, quoted
+from .isolation import draft_of, literal, own_database, quoted
 from .ledger import marks_of
 from .writer import LOCK_PATIENCE_S, PostgresWriter, PostgresWriterSession, take
 
@@ -70,7 +70,7 @@ async def create(endpoint: Endpoint, workspace: str) -> None:
                 await opened.execute(
                     f"CREATE DATABASE {quoted(draft)} TEMPLATE template0 ENCODING 'UTF8'{locale}"
                 )
-            await opened.execute(f"COMMENT ON DATABASE {quoted(draft)} IS '{OURS}{workspace}'")
+            await opened.execute(f"COMMENT ON DATABASE {quoted(draft)} IS {literal(OURS + workspace)}")
             await opened.execute(f"ALTER DATABASE {quoted(draft)} RENAME TO {quoted(name)}")
         except asyncpg.InsufficientPrivilegeError:
             what, hint = no_right(name, endpoint.user)
