@@ -298,7 +298,7 @@ def test_a_server_without_pgvector_is_refused(tmp_path: Path, plain_server: Serv
 
 OTHER_DATA = {
     "documents": (
-        "CREATE TABLE lightrag_doc_full (workspace varchar, id varchar)",
+        "CREATE TABLE lightrag_doc_full (workspace varchar, id varchar, PRIMARY KEY (workspace, id))",
         "INSERT INTO lightrag_doc_full VALUES ('notes', 'doc-of-another')",
     ),
     "vectors of another model": (
