@@ -179,6 +179,27 @@ def test_one_slot_moves_alone(mixed: Project) -> None:
     assert registry(mixed)["slots"]["graph"]["backend"] == "pg"
 
 
+@pytest.mark.slow
+def test_two_entries_for_one_milvus_are_one_place(mixed: Project) -> None:
+    """Whatever name leads there: the copy that serves is offered to nobody for overwriting, and stays."""
+    spec = mixed.folder / "hybridrag.yaml"
+    wanted = yaml.safe_load(spec.read_text("utf-8"))
+    vectors = wanted["backends"]["vectors"]
+    wanted["backends"]["again"] = {**vectors, "uri": vectors["uri"].replace("127.0.0.1", "localhost")}
+    spec.write_text(yaml.safe_dump(wanted, sort_keys=False), encoding="utf-8")
+    slots = {"kv": "files", "doc_status": "files", "graph": "files"}
+    want(mixed, {**slots, "vector": "vectors"})
+    apply(mixed)
+    want(mixed, {**slots, "vector": "again"})
+    for argv in (("plan",), ("apply", "--auto-approve", "--allow", "overwrite")):
+        refused = mixed.run(*argv)
+        assert refused.returncode == 5
+        words = " ".join(refused.stderr.split())
+        assert 'backends "vectors" and "again" are one place for the vector slot' in words
+    want(mixed, {**slots, "vector": "vectors"})
+    assert EQUAL in mixed.ok("verify", "notes")
+
+
 def test_a_slot_that_a_backend_cannot_hold(mixed: Project) -> None:
     want(mixed, "vectors")
     refused = mixed.run("plan")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridrag.backends import own_places
+from hybridrag.backends import declared
 from hybridrag.backends.postgres.isolation import NAME_BYTES, own_database
 
 WORKSPACES = st.text("abcABC_09-. 'é\"", min_size=1, max_size=255)
@@ -34,6 +34,9 @@ def test_names_that_a_server_has_already_are_never_taken() -> None:
 def test_workspaces_that_share_a_graph_in_age_are_told() -> None:
     """LightRAG writes "_" for what a graph's name cannot hold, so two names become one; in tables they stay apart."""
     age = {"type": "postgres", "graph_storage": "PGGraphStorage"}
-    (first,), (second,), (other,) = (own_places("pg", age, name) for name in ("v1.0", "v1_0", "v1_1"))
-    assert first == second != other
-    assert own_places("pg", {"type": "postgres"}, "v1.0") == []
+    names = ("v1.0", "v1_0", "v1_1")
+    first, second, other = (set(declared("pg", age, name)) for name in names)
+    assert len(first & second) == 1
+    assert not first & other
+    plain, dotted, _ = (set(declared("pg", {"type": "postgres"}, name)) for name in names)
+    assert not plain & dotted

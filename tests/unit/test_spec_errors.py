@@ -94,6 +94,20 @@ def db(line: str) -> str:
             'the databases "n-b" and "n_b" use the same workspace of backend "pg"',
         ),
         (
+            HEAD + "  far: {type: postgres, host: LOCALHOST, port: 5432}\n" + DATABASES
+            + "  b: {path: b, workspace: notes, backend: far, embedding: {dim: 1}}\n",
+            "10:27",
+            'the databases "notes" and "b" use the same workspace of one server, which backends "pg" and "far" lead to',
+        ),
+        (
+            HEAD + "  m: {type: milvus}\n  n: {type: milvus, uri: 'https://localhost:19530/'}\n"
+            + DATABASES.replace("pg,", "{kv: files, doc_status: files, vector: m, graph: files},")
+            + "  b: {path: b, workspace: notes, embedding: {dim: 1},\n      backend: "
+            "{kv: files, doc_status: files, vector: n, graph: files}}\n",
+            "11:27",
+            'the databases "notes" and "b" use the same workspace of one server, which backends "m" and "n" lead to',
+        ),
+        (
             HEAD + DATABASES + "  b: {path: x/../notes, backend: pg, embedding: {dim: 1}}\n",
             "9:13",
             'the databases "notes" and "b" use the same folder',

@@ -14,6 +14,7 @@ from hybridrag.model.events import Warned
 
 from .base import Context, Part
 from .marking import tell_committed
+from .one_place import refuse_one_place
 from .overwriting import make_way
 from .room import stopped_before_full
 
@@ -32,6 +33,7 @@ class Migrate:
         return None
 
     async def do(self, context: Context) -> None:
+        await refuse_one_place(context.part)
         await make_way(context)
         try:
             await stopped_before_full(context, self._copy(context))

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from hybridrag.backends import registered
 from hybridrag.errors import BackendUnavailable, PlanRefused, SpecInvalid
+from hybridrag.model.address import Addresses, shared
 from hybridrag.model.data import Slot
-from hybridrag.model.facts import Facts, Observation, digest_of
+from hybridrag.model.facts import Facts, Observation
 from hybridrag.model.plan import Hazard, HazardKind, Move, Plan, Step
-from hybridrag.model.ports import Backend
+from hybridrag.model.ports import Backend, Store
 from hybridrag.model.wanted import Wanted
-from hybridrag.planner import in_use, store_thing
+from hybridrag.planner import JSON, in_use, store_thing
 from hybridrag.planner.stores import total
 
 from .kept import Kept, kept_of
@@ -71,7 +72,7 @@ async def plan_retirement(
     facts: dict[str, Facts] = {}
     serving = in_use(world.pointer.current(item.database))
     for each in due:
-        _refuse_serving(world, item, each)
+        await _refuse_serving(world, item, each)
         found = await _look(world, item, each)
         await _refuse_only_copy(world, item, each, found)
         one = _doomed(each, found)
@@ -143,18 +144,23 @@ def _doomed(kept: Kept, found: Facts) -> Doomed:
     )
 
 
-def _refuse_serving(world: World, item: Wanted, kept: Kept) -> None:
+async def _refuse_serving(world: World, item: Wanted, kept: Kept) -> None:
     """Raises PlanRefused where the place serves a database of this spec, under whatever name."""
-    doomed = _place(world.holder(kept.name), item)
+    store = world.store(item, kept.name, frozenset(kept.slots))
+    doomed = await _addresses(store)
+    away: set[str] = set()
     for other in world.wanted.values():
         with contextlib.suppress(SpecInvalid):
-            serving = world.serving(other)
-            slot: Slot
-            for slot in kept.slots:
-                if _place(serving[slot], other) == doomed:
+            for backend, slots in _served(world, other, kept):
+                name = JSON if backend.type == JSON else backend.name
+                there = {} if name in away else await _addresses(world.store(other, name, slots))
+                if not there:
+                    away.add(name)  # once is enough to wait for it
+                same = shared(doomed, there) if there else _declared_alike(world, item, kept, backend, other)
+                if same:
                     raise PlanRefused(
                         f'database "{item.database}": what is kept in "{kept.backend}" serves database '
-                        f'"{other.database}" now ({slot.value})',
+                        f'"{other.database}" now ({same[0].value})',
                         hint="hybridrag status shows what serves what",
                     )
 
@@ -183,11 +189,30 @@ async def _refuse_only_copy(world: World, item: Wanted, kept: Kept, found: Facts
             )
 
 
-def _place(backend: Backend, item: Wanted) -> tuple[str, str]:
-    """Identity of the place where a backend keeps a database."""
-    if backend.type == "json":
-        return "json", os.path.realpath(item.path)
-    config = backend.registry_config(item.workspace)
-    how = ("_user", "_type", "isolation")
-    address = {key: value for key, value in config.items() if not key.endswith(how)}
-    return backend.type, digest_of([address, item.workspace])
+def _served(world: World, other: Wanted, kept: Kept) -> Iterator[tuple[Backend, frozenset[Slot]]]:
+    """The backends of the kept copy's engine that serve another database, each with those of its slots that it serves."""
+    serving = world.serving(other)
+    for backend in dict.fromkeys(serving.values()):
+        slots = frozenset(slot for slot in kept.slots if serving[slot] is backend)
+        if slots and backend.type == kept.type:
+            yield backend, slots
+
+
+async def _addresses(store: Store) -> Addresses:
+    """Nothing for a server that does not answer."""
+    try:
+        return await store.addresses()
+    except BackendUnavailable:
+        return {}
+
+
+def _declared_alike(world: World, item: Wanted, kept: Kept, backend: Backend, other: Wanted) -> list[Slot]:
+    """For a server that cannot be asked: the slots whose place is the same by the spec's words."""
+    if backend.type == JSON:
+        return []
+    config = world.holder(kept.name).registry_config(item.workspace)
+    doomed = registered(kept.type, config)
+    alike = doomed is not None and doomed == registered(
+        backend.type, backend.registry_config(other.workspace)
+    )
+    return list(kept.slots) if alike else []

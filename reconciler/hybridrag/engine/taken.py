@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
+from hybridrag.backends import one_folder, registered
 from hybridrag.errors import HybridragError
 from hybridrag.journal import Registry, RegistryEntry, SlotEntry
 from hybridrag.model.ports import Backend
@@ -12,9 +12,6 @@ from hybridrag.model.wanted import Wanted
 from hybridrag.planner import JSON
 
 from .world import World
-
-_ADDRESS = ("_host", "_port", "_database", "_uri", "_workspace")
-"""Ends of the keys in a registry's `backend_config` that say where data lies."""
 
 
 def taken(world: World, item: Wanted, backend: Backend) -> str | None:
@@ -44,24 +41,17 @@ def _others(world: World, item: Wanted) -> Iterator[tuple[str, RegistryEntry]]:
 def _serves(entry: RegistryEntry, item: Wanted, backend: Backend, *, same_spec: bool) -> bool:
     slots: tuple[RegistryEntry | SlotEntry, ...] = (entry, *(entry.slots or {}).values())
     for slot in slots:
-        if slot.backend_type == JSON == backend.type and entry.path == item.path:
+        if slot.backend_type == JSON == backend.type and one_folder(entry.path, item.path):
             return True
         if slot.backend_type != backend.type or backend.type == JSON:
             continue
-        mine, theirs = _address(backend.registry_config(item.workspace)), _address(slot.backend_config)
-        if theirs == mine or (
-            same_spec and slot.backend == backend.name and _workspace(theirs) == _workspace(mine)
-        ):
+        mine = registered(backend.type, backend.registry_config(item.workspace))
+        theirs = registered(slot.backend_type, slot.backend_config)
+        if mine is None or theirs is None:
+            continue
+        if theirs == mine or (same_spec and slot.backend == backend.name and theirs.owner == mine.owner):
             return True
     return False
-
-
-def _address(config: Mapping[str, Any] | None) -> dict[str, str]:
-    return {name: str(value) for name, value in (config or {}).items() if name.endswith(_ADDRESS)}
-
-
-def _workspace(address: Mapping[str, str]) -> str | None:
-    return next((value for name, value in address.items() if name.endswith("_workspace")), None)
 
 
 def _keeps(world: World, entry: RegistryEntry, item: Wanted, backend: Backend) -> bool:
@@ -69,7 +59,7 @@ def _keeps(world: World, entry: RegistryEntry, item: Wanted, backend: Backend) -
     other = world.wanted.get(entry.name)
     for kept in entry.kept:
         if kept.backend_type == JSON == backend.type:
-            if entry.path == item.path:
+            if one_folder(entry.path, item.path):
                 return True
         elif kept.backend == backend.name and other is not None and other.workspace == item.workspace:
             return True

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from hybridrag.errors import HybridragError
 
+from .address import Addresses
 from .data import ALL_SLOTS, Batch, Range, Slot, Vectors
 from .facts import Facts
 from .findings import Examination, Glance, Nearest, Recall
@@ -152,6 +153,17 @@ class Store(Protocol):
 
         Read-only. Raises BackendUnavailable.
         """
+        ...
+
+    async def addresses(self) -> Addresses:
+        """Which place each slot has, equal where another store leads to the same one. Read-only, cheap.
+
+        A slot without a place yet is absent. `observe` tells the same as `place/<slot>`. Raises BackendUnavailable.
+        """
+        ...
+
+    async def identify(self) -> None:
+        """Give a server that has no name of its own one, before it is written to: then `addresses` is exact. Idempotent."""
         ...
 
     def selection(self) -> Selection: ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from hybridrag.errors import BackendUnavailable, NotFound, PlanRefused, SourceRefused, SourceUnreadable
+from hybridrag.model.address import same_place
 from hybridrag.model.data import Slot, streams_of
 from hybridrag.model.facts import Facts
 from hybridrag.model.plan import KEPT, owner_of
@@ -139,12 +140,7 @@ def refuse_unsound(item: Wanted, facts: Facts) -> None:
 
 def refuse_same_place(item: Wanted, part: Part, source: Facts, target: Facts) -> None:
     """Raises PlanRefused where two backends of the spec lead to one place: a copy would be read while it is written."""
-    same = [
-        slot
-        for slot in part.ordered
-        if (place := source.get(f"place/{slot.value}")) is not None
-        and place == target.get(f"place/{slot.value}")
-    ]
+    same = same_place(source, target, part.ordered)
     if not same:
         return
     names = " and ".join(", ".join(slot.value for slot in same).rsplit(", ", 1))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from hybridrag.backends import own_places
+from hybridrag.backends import declared
+from hybridrag.model.address import Address
 
 from .nodes import Node
 from .problems import Problem, listing, quote, suggestion
@@ -21,9 +22,8 @@ def cross_problems(root: Node, document: object, real_path: Callable[[str], str 
     backends = spec.get("backends")
     if not isinstance(databases, dict):
         return
-    workspaces: dict[tuple[str, str], str] = {}
+    places: dict[Address, tuple[str, str]] = {}
     folders: dict[str, str] = {}
-    own_places: dict[tuple[str, str], str] = {}
     for name, database in databases.items():
         if not isinstance(database, dict):
             continue
@@ -46,16 +46,8 @@ def cross_problems(root: Node, document: object, real_path: Callable[[str], str 
                     yield _unknown_backend(root, name, slot, backend, backends)
             found = [(backend, slot) for backend, slot in found if backend in backends]
         workspace = database.get("workspace") or name.replace("-", "_")
-        yield from _same_place(root, name, workspace, _named(database.get("backend"), backends), own_places)
-        for backend in dict.fromkeys(backend for backend, _ in found):
-            if _is_json(backends, backend):
-                continue  # files are kept apart by their folders
-            if isinstance(workspace, str):
-                if (backend, workspace) in workspaces:
-                    what = f"the same workspace of backend {quote(backend)}"
-                    yield _shared(root, name, workspaces[backend, workspace], "workspace", what)
-                else:
-                    workspaces[backend, workspace] = name
+        if isinstance(workspace, str):
+            yield from _same_place(root, name, workspace, _named(found, backends), places)
 
 
 def _backends_of(named: object) -> list[tuple[str, str | None]]:
@@ -66,27 +58,31 @@ def _backends_of(named: object) -> list[tuple[str, str | None]]:
     return [(backend, slot) for slot, backend in slots if isinstance(slot, str) and isinstance(backend, str)]
 
 
-def _named(backend: object, backends: object) -> dict[str, Mapping[str, object]]:
+def _named(found: list[tuple[str, str | None]], backends: object) -> dict[str, Mapping[str, object]]:
     """The entries that a database names, for all of its slots or one by one; those that are there."""
-    names = backend.values() if isinstance(backend, dict) else [backend]
     known = backends if isinstance(backends, dict) else {}
-    return {
-        name: known[name] for name in names if isinstance(name, str) and isinstance(known.get(name), dict)
-    }
+    return {name: known[name] for name, _ in found if isinstance(known.get(name), dict)}
 
 
 def _same_place(
     root: Node,
     name: str,
-    workspace: object,
+    workspace: str,
     entries: Mapping[str, Mapping[str, object]],
-    taken: dict[tuple[str, str], str],
+    places: dict[Address, tuple[str, str]],
 ) -> Iterator[Problem]:
-    """Databases whose own places on a server would have the same name."""
+    """Databases that would share their data. `places`: which database has one, and through which entry."""
+    told: set[str] = set()
     for backend, entry in entries.items():
-        for place, words in own_places(backend, entry, workspace) if isinstance(workspace, str) else ():
-            if taken.setdefault(place, name) != name:
-                yield _shared(root, name, taken[place], "workspace", words)
+        for address, what in declared(backend, entry, workspace):
+            owner, through = places.setdefault(address, (name, backend))
+            if owner == name or owner in told:
+                continue
+            told.add(owner)
+            of = f"backend {quote(backend)}"
+            if through != backend:
+                of = f"one server, which backends {quote(through)} and {quote(backend)} lead to"
+            yield _shared(root, name, owner, "workspace", f"{what} of {of}")
 
 
 def _watcher_problems(
@@ -117,11 +113,6 @@ def _watcher_problems(
             at=root.nearest(here).at,
             path=here,
         )
-
-
-def _is_json(backends: object, name: str) -> bool:
-    entry = backends.get(name) if isinstance(backends, dict) else None
-    return isinstance(entry, dict) and str(entry.get("type")).lower() == "json"
 
 
 def _shared(root: Node, name: str, other: str, key: str, what: str) -> Problem:

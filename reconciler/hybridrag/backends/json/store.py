@@ -10,13 +10,14 @@ from pathlib import Path
 
 from hybridrag.errors import NotFound, PlanRefused, SourceUnreadable
 from hybridrag.migrate.threads import ahead, until
+from hybridrag.model.address import Addresses, place_facts
 from hybridrag.model.data import ALL_SLOTS, BY_NAME, Batch, Slot, Vectors, streams_of
 from hybridrag.model.facts import Facts, Value, digest_of
 from hybridrag.model.findings import Examination, Glance, Nearest
 from hybridrag.model.ports import Changes, KnownCounts, Reader, Store
 from hybridrag.model.selection import Embedding, Selection
 
-from . import files, publishing, records
+from . import files, publishing, records, whereabouts
 from .counting import count_records
 from .differing import Known, same, write_differing
 from .glance import glance_folder, remembered
@@ -174,6 +175,7 @@ class JsonStore:
 
     def _observe(self) -> tuple[Facts, Facts]:
         marks, details = self._marks()
+        marks.update(place_facts(whereabouts.addresses(self._folder, self._slots)))
         try:
             paths = files.present(self._folder, self._names)
         except NotFound as error:
@@ -242,6 +244,12 @@ class JsonStore:
             return facts, {}
         staged: dict[str, Value] = {f"staged/{name}": count for name, count in mark.records.items()}
         return facts, {"checkpoint_records": sum(mark.records.values()), **staged}
+
+    async def addresses(self) -> Addresses:
+        return await asyncio.to_thread(whereabouts.addresses, self._folder, self._slots)
+
+    async def identify(self) -> None:
+        """A folder has an identity of its own."""
 
     def selection(self) -> Selection:
         return Selection(

@@ -7,6 +7,7 @@ is written after the records it counts, and records are written by their key: re
 from __future__ import annotations
 
 import json
+import secrets
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,6 +18,8 @@ from .collections import LEDGER
 
 _TEXT = 65535
 ROWS = 1000
+PLACE = "place"
+"""Key of the row that names this database, for good: a server has no name of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +33,7 @@ class Mark:
 
 
 async def create(opened: Connection) -> None:
-    """Make the collection where it does not exist; idempotent."""
+    """Make the collection where it does not exist, and the name of the database in it; idempotent."""
     if not await opened.call("has_collection", LEDGER):
         library = driver()
         kind, column = library.DataType, library.FieldSchema
@@ -46,6 +49,8 @@ async def create(opened: Connection) -> None:
     if not await opened.call("list_indexes", LEDGER):
         await opened.call("create_index", LEDGER, _indexes())
     await opened.call("load_collection", LEDGER)
+    if PLACE not in await rows(opened, PLACE):
+        await put(opened, PLACE, {"id": secrets.token_hex(16)})
 
 
 def _indexes() -> Any:

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from hybridrag.errors import BackendUnavailable, HybridragError
+from hybridrag.model.address import place_facts
 from hybridrag.model.facts import Facts, Value
 from hybridrag.model.selection import Embedding
 
@@ -14,6 +15,7 @@ from .client import Connection, Endpoint, connection
 from .collections import LEDGER, collection_names, foreign, left_over
 from .ledger import Ledger
 from .reader import fingerprint
+from .whereabouts import addresses_in
 
 OBSERVE_TIMEOUT_S = 20.0
 DIMENSIONS = (2, 32768)
@@ -85,6 +87,7 @@ async def observe_store(endpoint: Endpoint, workspace: str, embedding: Embedding
         facts["foreign_vectors"] = ", ".join(await holding(opened, existing, workspace, names)) or None
         facts["unfinished_writes"] = ", ".join(left_over(existing, names.values())) or None
         facts["fingerprint"] = await fingerprint(opened, present) if present else None
+        facts.update(place_facts(await addresses_in(opened, endpoint, workspace, existing)))
         mark = await Ledger(opened, workspace).mark() if LEDGER in existing else None
         facts["migration"] = mark.migration if mark else None
         facts["state"] = mark.state if mark else None

@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from hybridrag.model.secret import SecretRef
 from hybridrag.model.strict import Strict
 
+from .declared import DATABASE, URI
+
 Uri = Annotated[
     str,
     Field(
@@ -58,8 +60,8 @@ class MilvusSpec(Strict):
     """A Milvus server for the vectors of a database. It is external: never created, never destroyed."""
 
     type: Literal["milvus"]
-    uri: Uri = Field(default="http://127.0.0.1:19530", description="Address of the server; https:// for TLS.")
-    database: Name = "default"
+    uri: Uri = Field(default=URI, description="Address of the server; https:// for TLS.")
+    database: Name = DATABASE
     user: str | None = Field(default=None, min_length=1)
     password: SecretRef | None = None
     token: SecretRef | None = Field(default=None, description="An API key, instead of user and password.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from hybridrag.errors import PlanRefused
+from hybridrag.model.address import Addresses
 from hybridrag.model.data import Batch, Slot, Vectors
 from hybridrag.model.facts import Facts
 from hybridrag.model.findings import Examination, Glance, Nearest
@@ -20,6 +21,7 @@ from .overwriting import make_way
 from .patching import MilvusMending
 from .reader import MilvusReader
 from .rows import Shape
+from .whereabouts import addresses, identify
 from .writer import MilvusWriterSession, drop, locked
 
 SLOTS = frozenset({Slot.VECTOR})
@@ -51,6 +53,12 @@ class MilvusStore:
 
     async def observe(self) -> tuple[Facts, Facts]:
         return await observe_store(self._endpoint, self._workspace, self._embedding)
+
+    async def addresses(self) -> Addresses:
+        return await addresses(self._endpoint, self._workspace)
+
+    async def identify(self) -> None:
+        await identify(self._endpoint)
 
     def selection(self) -> Selection:
         return self._selection(self._workspace)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
 
 from .tables import GRAPH_NAMESPACE
 
@@ -52,31 +51,3 @@ def graph_name(workspace: str) -> str:
 def literal(text: str) -> str:
     """A text as SQL takes it, whatever standard_conforming_strings says."""
     return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
-
-
-def own_place(
-    backend: str, entry: Mapping[str, object], workspace: str
-) -> tuple[tuple[str, str], str] | None:
-    """((server, name), words) of a workspace's own Postgres database; None where the entry gives it none.
-
-    For plain values of a spec that may be wrong elsewhere. A server that only its connection string names is known by
-    the entry's name.
-    """
-    if entry.get("isolation") != "database":
-        return None
-    server = backend
-    if not entry.get("provision") and not entry.get("connection_string"):
-        host = str(entry.get("host") or "127.0.0.1").lower().replace("localhost", "127.0.0.1")
-        server = f"{host}:{entry.get('port') or 5432}"
-    name = own_database(str(entry.get("database") or "hybridrag"), workspace)
-    return (server, name), f'the same Postgres database "{name}"'
-
-
-def graph_place(
-    backend: str, entry: Mapping[str, object], workspace: str
-) -> tuple[tuple[str, str], str] | None:
-    """The same for its graph; None where graphs are in tables, told apart by the workspace as it is written."""
-    if entry.get("graph_storage") != "PGGraphStorage":
-        return None
-    name = graph_name(workspace)
-    return (backend, f"graph {name}"), f'the same graph "{name}" of backend "{backend}"'

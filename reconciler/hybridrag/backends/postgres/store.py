@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from hybridrag.errors import PlanRefused
+from hybridrag.model.address import Addresses
 from hybridrag.model.data import ALL_SLOTS, Batch, Slot, Vectors, streams_of
 from hybridrag.model.facts import Facts
 from hybridrag.model.findings import Examination, Glance, Nearest, Recall
@@ -31,6 +32,7 @@ from .recall import SAMPLE, measure
 from .rows import Shape
 from .spec import VectorIndexSpec
 from .tables import TABLES, table_name
+from .whereabouts import addresses
 from .writer import PostgresWriterSession, Task
 
 
@@ -92,6 +94,18 @@ class PostgresStore:
                 for each in mine
             ]
         )
+
+    async def addresses(self) -> Addresses:
+        try:
+            async with connection(self._endpoint, purpose="observe", read_only=True) as opened:
+                return await addresses(opened, self._workspace, self._slots, self._graph)
+        except NoSuchDatabase:
+            if self._endpoint.home is None:
+                raise
+            return {}  # its own database is made by the first copy
+
+    async def identify(self) -> None:
+        """Every server has a name of its own."""
 
     def selection(self) -> Selection:
         whole = self._selection(self._workspace)

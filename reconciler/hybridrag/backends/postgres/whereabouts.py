@@ -6,29 +6,48 @@ from collections.abc import Collection
 
 import asyncpg
 
+from hybridrag.model.address import Address, place_facts
 from hybridrag.model.data import Slot
 from hybridrag.model.facts import Facts, digest_of
 
+from .declared import ENGINE
 from .graphs import Graph
 from .ledger import owners_of
 
-_DATABASE = """
-SELECT c.system_identifier, k.timeline_id, d.oid::bigint, current_schema()::text
-FROM pg_control_system() c, pg_control_checkpoint() k, pg_database d WHERE d.datname = current_database()
-"""
+_CLUSTER = "SELECT c.system_identifier, k.timeline_id FROM pg_control_system() c, pg_control_checkpoint() k"
 _MAY_ASK = """
 SELECT has_function_privilege('pg_control_system()', 'EXECUTE')
        AND has_function_privilege('pg_control_checkpoint()', 'EXECUTE')
 """
+_STARTED = "SELECT pg_postmaster_start_time()::text"
+_AREA = "SELECT oid::bigint, current_schema()::text FROM pg_database WHERE datname = current_database()"
 
 
 async def whereabouts(
     opened: asyncpg.Connection, workspace: str, slots: Collection[Slot], graph: Graph
 ) -> Facts:
-    """`server`, and `place/<slot>`, equal for equal places. The timeline tells a promoted copy from what it was."""
-    if not await opened.fetchval(_MAY_ASK):
-        return {}
-    row = await opened.fetchrow(_DATABASE)
+    """`place/<slot>`, and `server` where the server tells who it is: equal for equal databases."""
+    found = await addresses(opened, workspace, slots, graph)
+    database = next(iter(found.values()), None)
+    named = database is not None and await opened.fetchval(_MAY_ASK)
+    server = {"server": digest_of([database.server, database.area])[:16]} if database and named else {}
+    return {**server, **place_facts(found)}
+
+
+async def addresses(
+    opened: asyncpg.Connection, workspace: str, slots: Collection[Slot], graph: Graph
+) -> dict[Slot, Address]:
+    """The timeline tells a promoted copy from what it was.
+
+    A server that does not let us ask who it is is known by the moment (µs) it was started.
+    """
+    if await opened.fetchval(_MAY_ASK):
+        server = "{}/{}".format(*await opened.fetchrow(_CLUSTER))
+    else:
+        server = str(await opened.fetchval(_STARTED))
+    oid, schema = await opened.fetchrow(_AREA)
     owners = owners_of(workspace, slots, graph)
-    places = {f"place/{slot.value}": digest_of([*row, owners[slot]])[:16] for slot in sorted(owners)}
-    return {"server": digest_of(list(row))[:16], **places}
+    return {
+        slot: Address(engine=ENGINE, server=server, area=f"{oid}/{schema}", owner=owner)
+        for slot, owner in owners.items()
+    }
