@@ -114,7 +114,7 @@ def create(
     change.put("databases", name, value=entry)
     world = settings.assembled(change.tried()).world
     item = world.database(name)
-    steps, held = _tried(world, item, in_files=found is not None)
+    steps, held, untidy = _tried(world, item, in_files=found is not None)
     _write(world, item, change, in_files=found is not None or item.backend_type == "json")
     if settings.json:
         settings.print_json({**_entry(world, item), "spec": change.files})
@@ -124,6 +124,8 @@ def create(
     out.print(f"  {escape(item.path)}, workspace {escape(item.workspace)}, {dim} dimensions")
     if held:
         out.print(f"  its workspace holds {held:,} records already; they are kept and served")
+    if untidy:
+        out.print(f"  [warn]{escape(untidy)}[/]; until then it is not served")
     if item.backend_type != "json" and embedding_model is None:
         out.print(
             "  [warn]no --embedding-model[/]: table names depend on it; add it if LightRAG is told a model"
@@ -133,6 +135,8 @@ def create(
             f"  the connection string is kept in {change.secret_file} (0600); the spec only refers to it"
         )
     out.print(f"  changed: {', '.join(change.files)} (commit it)")
+    if untidy:
+        out.print(f"[next]→ start LightRAG once on it: hybridrag render {name} tells it how[/]")
     if steps:
         out.print(f'[next]→ hybridrag apply moves its data to "{item.backend}"[/]')
 
@@ -192,8 +196,8 @@ def _dimension(folder: Path, found: set[int] | None, said: int | None) -> int:
     return int(real or said or 0)
 
 
-def _tried(world: World, item: Wanted, *, in_files: bool) -> tuple[int, int]:
-    """(steps that an apply would take, records found on a new database's backend); writes nothing.
+def _tried(world: World, item: Wanted, *, in_files: bool) -> tuple[int, int, str]:
+    """(steps that an apply would take, records found on a new database's backend, why they are not served); writes nothing.
 
     Raises what stands in the way: no connection, no pgvector, damaged files, a workspace in use.
     """
@@ -202,24 +206,24 @@ def _tried(world: World, item: Wanted, *, in_files: bool) -> tuple[int, int]:
 
     if in_files:
         try:
-            return len(asyncio.run(plan_world(world, [item.database])).plan.steps), 0
+            return len(asyncio.run(plan_world(world, [item.database])).plan.steps), 0, ""
         except SourceUnreadable as error:
             error.exit_code = CREATE[NotFound]
             raise
-    return 0, asyncio.run(_answers(world, item))
+    return 0, *asyncio.run(_answers(world, item))
 
 
-async def _answers(world: World, item: Wanted) -> int:
-    """Records in the workspace that a new database gets."""
+async def _answers(world: World, item: Wanted) -> tuple[int, str]:
+    """Records in the workspace that a new database gets, and words where LightRAG would not find them all."""
     (backend,) = {world.backend(place.name) for place in item.places}
     facts, _ = await backend.observe()
     if backend.type == "json":
-        return 0
+        return 0, ""
     if backend.provisioned and not facts.get("reachable"):
         if facts.get("change") == "refused":
             way_out = facts.get("way_out")
             raise BackendUnavailable(str(facts.get("refusal")), hint=str(way_out) if way_out else None)
-        return 0  # apply creates and starts it
+        return 0, ""  # apply creates and starts it
     if problems := backend.problems(facts, item.embedding):
         raise problems[0]
     held, _ = await world.store(item, backend.name).observe()
@@ -230,9 +234,10 @@ async def _answers(world: World, item: Wanted) -> int:
             f'workspace "{item.workspace}" in backend "{item.backend}" holds the unfinished copy of another database',
             hint="give another --workspace",
         )
-    return sum(
+    records = sum(
         value for name, value in held.items() if name.startswith("records/") and isinstance(value, int)
     )
+    return records, str(held.get("unsuffixed") or "")
 
 
 def _write(world: World, item: Wanted, change: SpecChange, *, in_files: bool) -> None:

@@ -181,6 +181,8 @@ class RegistryPointer:
         together: dict[tuple[str, frozenset[Slot] | None], list[Slot]] = {}
         for slot, name in leaving.items():
             group = next((slots for slots in left if slot in slots), None)
+            if known is None and group is None:
+                continue  # nothing was left: it was made where it is
             together.setdefault((name, group), []).append(slot)
         for (name, group), chosen in together.items():
             kind = facts.get(f"slot_type/{chosen[0].value}") or facts.get("backend_type")

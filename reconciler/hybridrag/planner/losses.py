@@ -15,7 +15,7 @@ from hybridrag.model.wanted import Wanted
 
 from .completeness import in_one_sentence, missing_streams, records_in_use, streams_missing_of
 from .parts import Part, canonical, store_thing
-from .stores import way_back
+from .stores import start_once, way_back
 
 Counts = Mapping[str, int | None]
 PAIRS: tuple[tuple[str, str], ...] = (
@@ -112,6 +112,8 @@ def refuse_vanished(item: Wanted, part: Part, server: Facts, entry: Facts) -> st
 
 def refuse_emptied(item: Wanted, part: Part, facts: Facts, entry: Facts, served: Mapping[str, int]) -> None:
     """Raises BackendUnavailable where the server that serves a part holds nothing of it, or is older than the move."""
+    if facts.get("unsuffixed"):
+        raise BackendUnavailable(f'database "{item.database}": {facts["unsuffixed"]}', hint=start_once(item))
     where = f'database "{item.database}" is served by backend "{part.target.name}"'
     hint = f"restore it from a backup{way_back(item, entry)}; if that is meant: --exclude {item.database}"
     if facts.get("state") in ("copying", "copied", "verified"):

@@ -270,16 +270,16 @@ def _part(
     """Raises what stands in its way."""
     if part.source != JSON:
         reachable_source(item, part, observation.facts.get(f"backend/{part.source}"))
+    key = JSON if part.target.type == JSON else part.target.name
+    target = observation.of(store_thing(item.database, key, part.slots))
     source = usable_source(
-        item, part, observation.of(store_thing(item.database, part.source, part.slots)), entry
+        item, part, observation.of(store_thing(item.database, part.source, part.slots)), entry, target
     )
     fingerprint = str(source.get("fingerprint"))
     identity = migration_id(item, part, fingerprint)
     found = problems.get((item.database, part.target.name), ())
     if found and not provisioned:
         raise found[0]
-    key = JSON if part.target.type == JSON else part.target.name
-    target = observation.of(store_thing(item.database, key, part.slots))
     if not target:  # its server does not run yet
         target = {"creates": observation.of(f"backend/{key}").get("creates")}
     known = in_use(entry)[part.ordered[0]] != JSON or any(name.startswith("kept/") for name in entry)

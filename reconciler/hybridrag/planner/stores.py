@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Mapping
 
 from hybridrag.errors import BackendUnavailable, NotFound, PlanRefused, SourceRefused, SourceUnreadable
@@ -58,10 +59,23 @@ def way_back(item: Wanted, entry: Facts) -> str:
     return f"; or go back to what {kept[0]} was left with: hybridrag rollback {item.database} --discard-new"
 
 
-def usable_source(item: Wanted, part: Part, facts: Facts, entry: Facts) -> Facts:
-    """The source's facts. Raises why it cannot be read as it is. `entry`: the registry's, of the database."""
+def start_once(item: Wanted) -> str:
+    """The way to the tables of the model, for vectors that still lie in tables without its suffix."""
+    return (
+        f"start LightRAG once with EMBEDDING_MODEL={item.embedding.model} (hybridrag render {item.database}), then run "
+        f"hybridrag plan; or, if it is told no model, take databases.{item.database}.embedding.model out of the spec"
+    )
+
+
+def usable_source(item: Wanted, part: Part, facts: Facts, entry: Facts, there: Facts | None = None) -> Facts:
+    """The source's facts. Raises why it cannot be read as it is.
+
+    `entry`: the registry's, of the database. `there`: what was observed of its place in the target.
+    """
+    if facts.get("unsuffixed"):
+        raise SourceRefused(f'database "{item.database}": {facts["unsuffixed"]}', hint=start_once(item))
     if not facts.get("exists"):
-        raise _absent(item, part, facts, way_back(item, entry))
+        raise _absent(item, part, facts, way_back(item, entry), there or {})
     damaged = [(name.partition("/")[2], why) for name, why in facts.items() if name.startswith("damaged/")]
     if damaged:
         name, why = damaged[0]
@@ -86,8 +100,16 @@ def usable_source(item: Wanted, part: Part, facts: Facts, entry: Facts) -> Facts
     return facts
 
 
-def _absent(item: Wanted, part: Part, facts: Facts, back: str) -> NotFound:
-    if part.source == JSON:
+def _absent(item: Wanted, part: Part, facts: Facts, back: str, there: Facts) -> NotFound:
+    if part.source == JSON and not facts.get("exists") and there.get("migration") is None and holds(there):
+        what: object = f'there are no files in "{item.path}", and {place(item, part)} holds data already ({held(part, there)})'
+        model = f" --embedding-model {item.embedding.model}" if item.embedding.model else ""
+        hint = (
+            f"if that is the database: remove databases.{item.database} from the spec, then hybridrag db create "
+            f"{item.database} --backend {part.target.name} --workspace {shlex.quote(item.workspace)} --embedding-dim "
+            f"{item.embedding.dim}{model}; else correct databases.{item.database}.path"
+        )
+    elif part.source == JSON:
         what = facts.get("missing") or facts.get("problem") or f'the folder "{item.path}" does not exist'
         hint = f"correct databases.{item.database}.path in the spec, then run hybridrag plan{back}"
     else:

@@ -23,6 +23,7 @@ from .graphs import IN_TABLES, STREAMS, Graph, relations
 from .ledger import owners_of
 from .soundness import unlogged
 from .tables import TABLES
+from .unsuffixed import candidates, unsuffixed, words
 
 COUNTED = 1_000_000
 """Rows (as the server's statistics have it) up to which a table is counted."""
@@ -126,6 +127,17 @@ async def _glance_database(endpoint: Endpoint, places: Sequence[Place]) -> list[
         marks = await _marks(opened, sorted({place.marked for place in places}))
         own = endpoint.home is not None
         size = await opened.fetchval("SELECT pg_database_size(current_database())") if own else None
+        legacy = [
+            await unsuffixed(
+                opened,
+                place.workspace,
+                candidates(
+                    names,
+                    [n for n, t in names.items() if t in counts and counts[t].rows.get(place.workspace)],
+                ),
+            )
+            for place, names in zip(places, tables, strict=True)
+        ]
     return [
         _glance(
             endpoint.name,
@@ -136,8 +148,9 @@ async def _glance_database(endpoint: Endpoint, places: Sequence[Place]) -> list[
             sharing,
             marks.get(place.marked, (None, 0)),
             size,
+            found,
         )
-        for place, names in zip(places, tables, strict=True)
+        for place, names, found in zip(places, tables, legacy, strict=True)
     ]
 
 
@@ -226,6 +239,7 @@ def _glance(
     sharing: dict[str, int],
     mark: tuple[str | None, int],
     size: int | None,
+    legacy: Sequence[str],
 ) -> Glance:
     missing = [name for name in tables.values() if name not in counts]
     records = {
@@ -242,7 +256,11 @@ def _glance(
     return Glance(
         records={namespace: records.get(namespace) for namespace in tables},
         estimated=frozenset(n for n, t in tables.items() if t in counts and workspace in counts[t].estimated),
-        problem=f'LightRAG\'s table "{missing[0]}" is missing in its database' if missing else None,
+        problem=words(legacy)
+        if legacy
+        else f'LightRAG\'s table "{missing[0]}" is missing in its database'
+        if missing
+        else None,
         faults=(
             *(
                 f'table "{name}" is UNLOGGED: a crash of the server empties it (ALTER TABLE {name} SET LOGGED)'

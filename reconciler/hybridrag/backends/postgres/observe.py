@@ -32,6 +32,7 @@ from .pgvector import extension_problems, how_to_create
 from .soundness import soundness
 from .spec import VectorIndexSpec
 from .tables import TABLES
+from .unsuffixed import candidates, unsuffixed, words
 from .whereabouts import whereabouts
 
 OBSERVE_TIMEOUT_S = 20.0
@@ -248,6 +249,9 @@ async def _observe_store(
             others = await foreign_vectors(opened, workspace, set(tables.values()))
             facts["foreign_vectors"] = ", ".join(others) or None
         facts.update(_as_source(endpoint, workspace, tables, tallies))
+        legacy = candidates(tables, [name for name, found in tallies.items() if found.rows])
+        if found := await unsuffixed(opened, workspace, legacy):
+            facts["unsuffixed"] = words(found)
         if Slot.GRAPH in slots:
             facts.update(await _of_graph(opened, workspace, graph, facts))
         facts.update(await whereabouts(opened, workspace, slots, graph))
