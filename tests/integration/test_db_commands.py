@@ -129,7 +129,7 @@ def test_what_a_killed_create_left_is_taken_up(empty: Project) -> None:
         (2, ("two", "--path", "."), "holds no LightRAG database"),
         (2, ("two", "--path", "notes"), "the same folder"),
         (2, ("t w o", "--embedding-dim", "8"), "may hold letters"),
-        (2, ("two", "--embedding-dim", "8", "--workspace", "a b"), "may hold letters"),
+        (2, ("two", "--embedding-dim", "8", "--workspace", "a/b"), 'may hold no "/"'),
         (2, ("two", "--embedding-dim", "8", "--backend", "oracle"), "neither a backend of the spec nor a type"),
         (2, ("two", "--embedding-dim", "8", "--backend", "files", "--connection-string", "env:X"), "no --connection"),
         (2, ("two", "--embedding-dim", "8", "--backend", "postgres", "--connection-string", "x"), "no connection string"),
