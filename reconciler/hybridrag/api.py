@@ -12,6 +12,7 @@ from hybridrag.adapters.lightrag_instance import build, claim_process, require_f
 from hybridrag.adapters.lightrag_models import Said, completer, embedder, message
 from hybridrag.assembly import assemble
 from hybridrag.engine import Planned, Run, RunReport, World, health, plan_world
+from hybridrag.engine.embedding import refuse_function, refuse_other_embedding
 from hybridrag.errors import BackendUnavailable
 from hybridrag.model.events import Emit, Event
 from hybridrag.model.plan import HazardKind
@@ -70,7 +71,8 @@ async def open(env: Environment, name: str, **lightrag: Any) -> AsyncIterator[An
     `embedding_func` the spec's `embedding.function` or `models.embedding` is used, without `llm_model_func` its
     `models.llm`. Raises SpecInvalid where a key of these is missing, NotFound or BackendUnavailable where
     LightRAG would begin an empty database or try for minutes, and PlanRefused for a second database of the
-    same kind in one process.
+    same kind in one process, for an `embedding_func` of another model or dimension than the spec's, and where the
+    database's vectors lie under another one.
     """
     world = env.world
     item = world.database(name)
@@ -81,6 +83,8 @@ async def open(env: Environment, name: str, **lightrag: Any) -> AsyncIterator[An
             raise BackendUnavailable(str(facts.get("problem")), hint=str(hint) if hint else None)
     selection = world.selection(item)
     require_files(selection)
+    refuse_function(world, item, lightrag.get("embedding_func"))
+    await refuse_other_embedding(world, item)
     claim_process(selection)
     lightrag = {**_given_by(env, item, lightrag), **lightrag}
     async with variables(selection):

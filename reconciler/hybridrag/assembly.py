@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypedDict
 
+from hybridrag.adapters.embedding_told import Near
 from hybridrag.adapters.env_file import EnvFile
 from hybridrag.adapters.halters import CommandHalter, DockerHalter, ServerHalter, SystemdHalter
 from hybridrag.adapters.lightrag_process import LightRagSchema
@@ -105,6 +106,7 @@ def assemble(spec: LoadedSpec, *, state_folder: Path | None = None) -> World:
             for name, database in environment.databases.items()
             if database.source is not None and isinstance(database.writer, WatcherWriterSpec)
         },
+        settings={name: _near(name, wanted, spec).told for name in environment.databases},
         sizes=sizes,
         models={
             name: Models(
@@ -176,6 +178,20 @@ def _watched(name: str, source: SourceSpec, writer: WatcherWriterSpec, spec: Loa
         ),
         interval_s=seconds_of(writer.interval),
         drain_s=writer.timeout,
+    )
+
+
+def _near(name: str, wanted: Mapping[str, Wanted], spec: LoadedSpec) -> Near:
+    """Where settings of one database may stand."""
+    item = wanted[name]
+    file = getattr(spec.environment.databases[name].writer, "env_file", None)
+    return Near(
+        path=Path(item.path),
+        workspace=item.workspace,
+        base_dir=spec.base_dir,
+        embedding=item.embedding,
+        env_file=None if file is None else (spec.resolve(file), f"databases.{name}.writer.env_file"),
+        others=[other.embedding for other in wanted.values() if other is not item],
     )
 
 

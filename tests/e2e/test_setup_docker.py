@@ -57,7 +57,7 @@ def test_from_nothing_to_a_served_database(case: Case, folder: Project) -> None:
     assert (folder.folder / "hybridrag.yaml").read_text() == spec
     assert case.inspect(name)["State"]["StartedAt"] == started
 
-    folder.ok("db", "create", "notes", "--path", "notes")
+    folder.ok("db", "create", "notes", "--path", "notes", "--embedding-model", "hash-emb")
     assert json.loads(folder.ok("migrate", "notes", "--to", "postgres", "--json"))["records_migrated"] == 527
     assert "No changes" in folder.ok("plan")
 

@@ -145,17 +145,49 @@ def test_what_create_refuses(project: Project, code: int, argv: tuple[str, ...],
 def test_create_on_a_server(project: Project) -> None:
     """It connects first (exit 3); then a new database is served by the server at once, as nothing has to be moved."""
     said = refused(
-        project, 3, "db", "create", "two", "--backend", "pg", "--embedding-dim", "8", TEST_PG_PASSWORD="wrong"
+        project,
+        3,
+        "db",
+        "create",
+        "two",
+        "--backend",
+        "pg",
+        "--embedding-dim",
+        "8",
+        "--no-embedding-model",
+        TEST_PG_PASSWORD="wrong",
     )
     assert "password" in said
-    project.ok("db", "create", "two", "--backend", "pg", "--embedding-dim", "8", "--workspace", "second")
+    project.ok(
+        "db",
+        "create",
+        "two",
+        "--backend",
+        "pg",
+        "--embedding-dim",
+        "8",
+        "--workspace",
+        "second",
+        "--no-embedding-model",
+    )
     assert registry(project)["two"]["backend"] == "pg"
     assert registry(project)["two"]["backend_config"]["postgres_workspace"] == "second"  # type: ignore[index]
     assert "No changes" in project.ok("plan", "--target", "two")
     said = project.ok("db", "remove", "two", "--yes")
     assert 'workspace "second" in backend "pg"' in said
     refused(
-        project, 2, "db", "create", "three", "--backend", "pg", "--embedding-dim", "8", "--workspace", "notes"
+        project,
+        2,
+        "db",
+        "create",
+        "three",
+        "--backend",
+        "pg",
+        "--embedding-dim",
+        "8",
+        "--workspace",
+        "notes",
+        "--no-embedding-model",
     )
 
 
@@ -360,7 +392,18 @@ def test_a_connection_string_is_never_written_into_the_spec(project: Project, ho
     dsn = str(project.dsn)
     (project.folder / "dsn").write_text(dsn + "\n", encoding="utf-8")
     given = {"literal": dsn, "stdin": "-", "env": "env:TEST_DSN", "file": "file:dsn"}[how]
-    argv = ["db", "create", "two", "--backend", "postgres", "--embedding-dim", "8", "--workspace", "second"]
+    argv = [
+        "db",
+        "create",
+        "two",
+        "--backend",
+        "postgres",
+        "--embedding-dim",
+        "8",
+        "--workspace",
+        "second",
+        "--no-embedding-model",
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "hybridrag", *argv, "--connection-string", given, "--json"],
         cwd=project.folder, env=clean_environment(TEST_DSN=dsn), input=dsn + "\n",
@@ -386,7 +429,7 @@ def test_a_connection_string_that_does_not_connect(project: Project) -> None:
     """Exit 3, and no file of it is left."""
     wants_json(project)
     dsn = f"postgresql://nobody:{PASSWORD}@127.0.0.1:1/none"
-    create = ("db", "create", "two", "--backend", "postgres", "--embedding-dim", "8")
+    create = ("db", "create", "two", "--backend", "postgres", "--embedding-dim", "8", "--no-embedding-model")
     assert PASSWORD not in refused(project, 3, *create, "--connection-string", dsn)
     assert PASSWORD not in refused(
         project, 3, "migrate", "notes", "--to", "postgres", "--connection-string", dsn

@@ -336,7 +336,18 @@ def test_a_new_database_without_files_gets_its_place_at_once(
 ) -> None:
     """`db create` has nothing to move, and LightRAG would not make a Postgres database itself."""
     project = write(tmp_path, fields(server, base), "notes", PW=server.password)
-    project.ok("db", "create", "fresh", "--path", "fresh", "--backend", "pg", "--embedding-dim", str(DIM))
+    project.ok(
+        "db",
+        "create",
+        "fresh",
+        "--path",
+        "fresh",
+        "--backend",
+        "pg",
+        "--embedding-dim",
+        str(DIM),
+        "--no-embedding-model",
+    )
     assert there(server, base) == [(f"{base}_fresh",)]
     project.ok("apply", "--auto-approve", "--target", "notes")
     assert [row[0] for row in there(server, base)] == [f"{base}_fresh", f"{base}_notes"]

@@ -325,7 +325,7 @@ backends:
 databases:
   good: {{path: {data}, backend: files, embedding: {{dim: 96}}}}
   torn: {{path: ./torn, backend: files, embedding: {{dim: 96}}}}
-  gone: {{path: ./gone, backend: dead, embedding: {{dim: 96}}}}
+  gone: {{path: ./gone, backend: dead, embedding: {{model: null, dim: 96}}}}
 """)
     project = Project(tmp_path, tmp_path / "torn", None)
     before = digests(tmp_path)

@@ -12,7 +12,7 @@ from hybridrag.errors import HybridragError, NotFound, SpecInvalid
 from hybridrag.spec import find_files, load
 
 HEAD = "version: 1\nenvironment: dev\nbackends:\n  files: {type: json}\n  pg:\n    type: postgres\n"
-DATABASES = "databases:\n  notes: {path: ./notes, backend: pg, embedding: {dim: 8}}\n"
+DATABASES = "databases:\n  notes: {path: ./notes, backend: pg, embedding: {model: null, dim: 8}}\n"
 CANARY = "hunter2canary"
 SECRET = "a secret may not stand in the spec; write {env: NAME}, {file: PATH} or {command: [...]}"
 
@@ -36,7 +36,9 @@ def pg(line: str) -> str:
 
 def db(line: str) -> str:
     """A spec with one more line in its database; that line is line 11."""
-    return f"{HEAD}databases:\n  notes:\n    path: ./notes\n    embedding: {{dim: 8}}\n    {line}\n"
+    return (
+        f"{HEAD}databases:\n  notes:\n    path: ./notes\n    embedding: {{model: null, dim: 8}}\n    {line}\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -82,33 +84,33 @@ def db(line: str) -> str:
             'backend "gp" is not declared (did you mean "pg"?)',
         ),
         (
-            HEAD + DATABASES + "  n-b: {path: b, backend: pg, embedding: {dim: 1}}\n"
-            "  n_b: {path: c, backend: {kv: pg, doc_status: pg, vector: pg, graph: pg}, embedding: {dim: 1}}\n",
+            HEAD + DATABASES + "  n-b: {path: b, backend: pg, embedding: {model: null, dim: 1}}\n"
+            "  n_b: {path: c, backend: {kv: pg, doc_status: pg, vector: pg, graph: pg}, embedding: {model: null, dim: 1}}\n",
             "10:3",
             'the databases "n-b" and "n_b" use the same workspace of backend "pg"',
         ),
         (
-            HEAD + DATABASES + "  n-b: {path: b, backend: pg, embedding: {dim: 1}}\n"
-            "  n_b: {path: c, backend: pg, embedding: {dim: 1}}\n",
+            HEAD + DATABASES + "  n-b: {path: b, backend: pg, embedding: {model: null, dim: 1}}\n"
+            "  n_b: {path: c, backend: pg, embedding: {model: null, dim: 1}}\n",
             "10:3",
             'the databases "n-b" and "n_b" use the same workspace of backend "pg"',
         ),
         (
             HEAD + "  far: {type: postgres, host: LOCALHOST, port: 5432}\n" + DATABASES
-            + "  b: {path: b, workspace: notes, backend: far, embedding: {dim: 1}}\n",
+            + "  b: {path: b, workspace: notes, backend: far, embedding: {model: null, dim: 1}}\n",
             "10:27",
             'the databases "notes" and "b" use the same workspace of one server, which backends "pg" and "far" lead to',
         ),
         (
             HEAD + "  m: {type: milvus}\n  n: {type: milvus, uri: 'https://localhost:19530/'}\n"
             + DATABASES.replace("pg,", "{kv: files, doc_status: files, vector: m, graph: files},")
-            + "  b: {path: b, workspace: notes, embedding: {dim: 1},\n      backend: "
+            + "  b: {path: b, workspace: notes, embedding: {model: null, dim: 1},\n      backend: "
             "{kv: files, doc_status: files, vector: n, graph: files}}\n",
             "11:27",
             'the databases "notes" and "b" use the same workspace of one server, which backends "m" and "n" lead to',
         ),
         (
-            HEAD + DATABASES + "  b: {path: x/../notes, backend: pg, embedding: {dim: 1}}\n",
+            HEAD + DATABASES + "  b: {path: x/../notes, backend: pg, embedding: {model: null, dim: 1}}\n",
             "9:13",
             'the databases "notes" and "b" use the same folder',
         ),

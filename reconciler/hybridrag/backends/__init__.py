@@ -29,6 +29,9 @@ _REGISTERED: Mapping[str, Callable[[Mapping[str, object]], Address | None]] = {
     "milvus": milvus.registered,
 }
 
+NAMED_AFTER_MODEL: Mapping[str, str] = {"postgres": "tables", "milvus": "collections"}
+"""Types in which LightRAG's places for vectors bear the embedding model's name, and what those places are."""
+
 
 def declared(name: str, entry: Mapping[str, object], workspace: str) -> list[tuple[Address, str]]:
     """The places that a spec's entry gives a workspace, each with what would be shared there ("the same workspace").

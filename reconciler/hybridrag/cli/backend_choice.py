@@ -61,3 +61,23 @@ def _free(name: str, taken: dict[str, str]) -> str:
     while free in taken:
         free, number = f"{name}{number}", number + 1
     return free
+
+
+def model_entry(spec: LoadedSpec, choice: Choice, named: str | None, *, none: bool) -> dict[str, str | None]:
+    """`embedding.model` of the new entry. Raises SpecInvalid where it must be said and is not."""
+    from hybridrag.backends import NAMED_AFTER_MODEL
+
+    if named and none:
+        raise SpecInvalid(
+            "--embedding-model and --no-embedding-model exclude each other", hint="leave one out"
+        )
+    if named or none:
+        return {"model": named or None}
+    declared = spec.environment.backends.get(choice.name)
+    kind = choice.type or str(getattr(declared, "type", ""))
+    if kind not in NAMED_AFTER_MODEL:
+        return {}
+    raise SpecInvalid(
+        f'the embedding model is not named, and LightRAG names its {NAMED_AFTER_MODEL[kind]} in "{choice.name}" after it',
+        hint="give --embedding-model M as LightRAG is told it (EMBEDDING_MODEL), or --no-embedding-model where it is told none",
+    )

@@ -70,8 +70,9 @@ def db() -> None:
     help="Read from the files where there are any.",
 )
 @click.option(
-    "--embedding-model", metavar="M", help="Postgres table names depend on it, so name the model in use."
+    "--embedding-model", metavar="M", help="What LightRAG is told; Postgres and Milvus name tables after it."
 )
+@click.option("--no-embedding-model", "no_model", is_flag=True, help="LightRAG is told no model.")
 @command_options
 @exit_codes(CREATE)
 def create(
@@ -83,12 +84,13 @@ def create(
     path: str | None,
     embedding_dim: int | None,
     embedding_model: str | None,
+    no_model: bool,
 ) -> None:
     """Add a database to the spec (and begin a spec where there is none).
 
     Exit codes: 0, 1 it exists, 2 invalid configuration, 3 connection failed, 9 an apply runs.
     """
-    from .backend_choice import choose
+    from .backend_choice import choose, model_entry
     from .given_secrets import given, relative_to
     from .init import files_or_new
     from .spec_change import SpecChange
@@ -103,13 +105,14 @@ def create(
     choice = choose(spec, backend, connecting=secret is not None)
     found = _dimensions(folder)
     dim = _dimension(folder, found, embedding_dim)
+    model = model_entry(spec, choice, embedding_model, none=no_model)
     if choice.type is not None:
         change.put_backend(choice.name, {"type": choice.type}, "connection_string", secret, before.state)
     entry = {
         "path": relative_to(spec.base_dir, folder),
         **({"workspace": workspace} if workspace else {}),
         "backend": choice.name,
-        "embedding": {**({"model": embedding_model} if embedding_model else {}), "dim": dim},
+        "embedding": {**model, "dim": dim},
     }
     change.put("databases", name, value=entry)
     world = settings.assembled(change.tried()).world
@@ -126,10 +129,6 @@ def create(
         out.print(f"  its workspace holds {held:,} records already; they are kept and served")
     if untidy:
         out.print(f"  [warn]{escape(untidy)}[/]; until then it is not served")
-    if item.backend_type != "json" and embedding_model is None:
-        out.print(
-            "  [warn]no --embedding-model[/]: table names depend on it; add it if LightRAG is told a model"
-        )
     if change.secret_file is not None:
         out.print(
             f"  the connection string is kept in {change.secret_file} (0600); the spec only refers to it"

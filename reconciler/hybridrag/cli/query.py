@@ -28,6 +28,7 @@ def query(settings: Settings, database: str, text: str, mode: str, top_k: int, c
     With --context-only no language model is called; the question itself serves as keywords.
     """
     from hybridrag.adapters.lightrag_process import ask
+    from hybridrag.engine.embedding import refuse_other_embedding
     from hybridrag.engine.world import served_by
     from hybridrag.errors import SpecInvalid
 
@@ -48,6 +49,7 @@ def query(settings: Settings, database: str, text: str, mode: str, top_k: int, c
     if context_only:
         models = dataclasses.replace(models, llm=None)
     selection = env.world.selection(item)
+    asyncio.run(refuse_other_embedding(env.world, item))
     told = asyncio.run(
         ask("query" if context_only else "answer", selection, item.embedding, models=models,
             base_dir=str(env.spec.base_dir), environ=env.spec.environ, text=text, mode=mode, top_k=top_k)

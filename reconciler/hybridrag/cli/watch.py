@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,19 @@ def _place(settings: Settings, database: str) -> tuple[Environment, View, Path]:
     return env, view, watch_path(env.world.state, database)
 
 
+def _refuse_other_embedding(env: Environment, database: str) -> None:
+    """Raises PlanRefused where the watcher would write beside the database's vectors; a server that is away is no reason.
+
+    In a thread, for it is also called where an event loop runs.
+    """
+    from hybridrag.engine.embedding import settled
+
+    with ThreadPoolExecutor(1) as thread:
+        error = thread.submit(asyncio.run, settled(env.world, env.world.database(database))).result()
+    if error is not None:
+        raise error
+
+
 def _running(path: Path) -> WatchLook | None:
     from hybridrag.journal import look_at_watcher
 
@@ -67,9 +81,11 @@ def run(settings: Settings, database: str) -> None:
     from hybridrag.watch.running import watch as serve
 
     env, view, _ = _place(settings, database)
+    _refuse_other_embedding(env, database)
 
     def load() -> View:
         now = settings.environment()
+        _refuse_other_embedding(now, database)
         return watch_view(now.spec, now.world, database)
 
     asyncio.run(serve(env.world.state, view, load, make_ingester, terminal=not settings.quiet))

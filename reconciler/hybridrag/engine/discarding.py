@@ -11,6 +11,8 @@ from hybridrag.model.facts import Facts, Observation
 from hybridrag.model.plan import Move, Plan, Step
 from hybridrag.model.wanted import Wanted
 from hybridrag.planner import in_use, store_thing
+from hybridrag.planner.completeness import counted
+from hybridrag.planner.embedding import without_vectors
 from hybridrag.planner.parts import names
 
 from .kept import Kept
@@ -112,6 +114,12 @@ async def _usable(world: World, item: Wanted, kept: Kept) -> Facts:
     if kept.fingerprint is None or facts.get("fingerprint") != kept.fingerprint:
         why = "was changed since it was left" if kept.fingerprint else "was left in a state that nobody noted"
         raise PlanRefused(f'database "{item.database}": what is kept in "{kept.backend}" {why}', hint=carry)
+    if lost := without_vectors(counted(facts, kept.slots)):
+        raise PlanRefused(
+            f'database "{item.database}": what is kept in "{kept.backend}" holds {" and ".join(lost)}, so searches would '
+            "find none of them",
+            hint=carry,
+        )
     if facts.get("unfinished_writes"):
         raise PlanRefused(
             f'somebody is writing what is kept in "{kept.backend}": {facts["unfinished_writes"]}',

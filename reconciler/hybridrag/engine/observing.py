@@ -16,6 +16,7 @@ from hybridrag.model.wanted import Wanted
 from hybridrag.planner import JSON, Part, parts_of, store_thing
 from hybridrag.planner.refused import Found
 
+from .embedding import observe_settings
 from .pointer import RegistryPointer
 from .taken import taken
 from .world import World
@@ -69,7 +70,12 @@ async def observe(world: World, items: Sequence[Wanted]) -> Seen:
     await asyncio.gather(*rooms)
     if (room := Room.holding(world.state)) is not None:
         details["state"] = room.facts()
-    questions = []
+
+    async def look_settings(item: Wanted) -> None:
+        async with gate:
+            details[f"embedding/{item.database}"] = await observe_settings(world, item)
+
+    questions = [look_settings(item) for item in items]
     problems: dict[tuple[str, str], list[HybridragError]] = {}
     for item in items:
         for part in parts[item.database]:

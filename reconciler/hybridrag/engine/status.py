@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hybridrag.errors import HybridragError
+from hybridrag.errors import HybridragError, PlanRefused
 from hybridrag.journal import (
     ProgressRecord,
     RunRecord,
@@ -26,8 +26,10 @@ from hybridrag.model.wanted import Thresholds, Wanted, in_words
 from hybridrag.model.workspaces import server_warning
 from hybridrag.planner import JSON, in_use
 from hybridrag.planner.completeness import missing_streams
+from hybridrag.planner.embedding import refuse_strangers
 from hybridrag.planner.losses import losses
 
+from .embedding import seen_at
 from .history import forgotten
 from .kept import Kept, kept_of
 from .watching import Watcher, watcher_of
@@ -306,6 +308,7 @@ def _database(
         name: glance.records.get(name) for place, glance in glances for name in streams_of(place.slots)
     }
     lacking = [f"it holds {missing}" for missing in missing_streams(records)] + list(losses(served, records))
+    broken += _misplaced(item, glances)
     problems = (*broken, *(fault for _, glance in glances for fault in glance.faults), *lacking)
     types = {place.type for place in places}
     return DatabaseStatus(
@@ -337,6 +340,17 @@ def _database(
 def _following(item: Wanted, kept: Sequence[Kept]) -> str:
     """The command that says more about what is wrong with the data: with what is kept it can be compared."""
     return f"hybridrag drift {item.database}" if kept else "hybridrag plan"
+
+
+def _misplaced(item: Wanted, glances: Sequence[tuple[_Place, Glance]]) -> list[str]:
+    """Vectors that lie where LightRAG, told what the spec says, does not look."""
+    backend = next((place.backend for place, _ in glances if Slot.VECTOR in place.slots), "")
+    seen = seen_at(backend, [(place.slots, glance) for place, glance in glances])
+    try:
+        refuse_strangers(item, seen)
+    except PlanRefused as error:
+        return [error.what.partition(": ")[2]]
+    return []
 
 
 def _migration(

@@ -22,7 +22,9 @@ from hybridrag.model.findings import Examination
 from hybridrag.model.ports import Reader, Store
 from hybridrag.model.wanted import Wanted
 from hybridrag.planner import JSON, Part, parts_of
+from hybridrag.planner.embedding import without_vectors
 
+from .embedding import look, refuse_other_embedding
 from .kept import kept_of
 from .world import World
 
@@ -60,6 +62,7 @@ async def verify_database(
             f'database "{name}" was never moved; there is no other backend to compare with',
             hint=f"set databases.{name}.backend in the spec, then run hybridrag plan",
         )
+    await refuse_other_embedding(world, item)
     pairs = [await _pair(world, item, part) for part in parts if part not in unmoved]
     work = _Verification(item, sum(pair.records for pair in pairs), emit, thorough=thorough)
     for pair in pairs:
@@ -67,6 +70,8 @@ async def verify_database(
     for part in unmoved:
         await work.gather(world.store(item, part.source, part.slots))
     await work.judge()
+    if thorough:
+        work.report.bare = without_vectors((await look(world, item))[0].records)
     return work.report, work.examination
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from hybridrag.errors import NotFound
 from hybridrag.journal import Registry
 from hybridrag.model.data import ALL_SLOTS, Slot
 from hybridrag.model.ports import Backend, Store
-from hybridrag.model.selection import Selection
+from hybridrag.model.selection import Selection, Told
 from hybridrag.model.services import Halter
 from hybridrag.model.wanted import Place, Wanted, in_words
 from hybridrag.model.watching import Models, Watched
@@ -34,6 +34,8 @@ class World:
     """What stops the writer of each database that has one."""
     watched: Mapping[str, Watched] = field(default_factory=dict)
     """What the daemon feeds each database from, where its writer is the daemon."""
+    settings: Mapping[str, Callable[[], Sequence[Told]]] = field(default_factory=dict)
+    """What settings files near each database say of its embedding. Read-only."""
     sizes: Callable[[Path, Collection[Slot]], Mapping[str, int]] = field(default=lambda folder, slots: {})
     """Bytes by name of the JSON files that hold some slots of a database in a folder."""
     models: Mapping[str, Models] = field(default_factory=dict)

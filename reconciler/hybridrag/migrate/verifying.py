@@ -72,7 +72,8 @@ class Report:
     `references` are rules between streams that the target breaks, of `rules` that were looked at; `parity` is None where
     neighbours were not compared. `since`: of streams that serve and whose kept copy shows the state at the switch, what
     became of each; then nothing of it is in `missing`, `extra` and `different`. `unknown_since`: backends whose kept copy
-    was written after it was left, so that nobody can tell.
+    was written after it was left, so that nobody can tell. `bare`: records of what
+    serves that have no vector at all, in words.
     """
 
     records: int = 0
@@ -89,6 +90,7 @@ class Report:
     parity: Parity | None = None
     since: dict[str, Moved] = field(default_factory=dict)
     unknown_since: list[str] = field(default_factory=list)
+    bare: list[str] = field(default_factory=list)
 
     def add(self, other: Report) -> None:
         """Take in what the comparison of another part of the same database found."""
@@ -104,6 +106,7 @@ class Report:
         self.references += other.references
         self.rules += other.rules
         self.parity = self.parity or other.parity
+        self.bare += other.bare
         self.since.update(other.since)
         self.unknown_since += other.unknown_since
 
@@ -138,6 +141,7 @@ class Report:
         ]
         if self.parity is not None and self.parity.apart:
             found += [str(self.parity), *self.parity.listed]
+        found += [f"what serves holds {words}: searches find none of them" for words in self.bare]
         return found
 
 

@@ -6,6 +6,8 @@ from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .vectors import Elsewhere
+
 
 @dataclass(slots=True, kw_only=True)
 class Examination:
@@ -61,7 +63,8 @@ class Glance:
     bytes by file name, empty where a server keeps the data. `problem`: why it cannot be used at all; `faults`:
     what is wrong with it otherwise, both in words. `state` is our mark on it, `copied` the records that a
     migration committed to it. `size`: bytes of a place on the server that is its alone, None where others share it.
-    `warnings` are about the backend, the same for all that have them.
+    `warnings` are about the backend, the same for all that have them. `elsewhere`: vectors of the database under other models
+    than the one that was looked for; `dims`: how long its vectors are, as far as the place tells.
     """
 
     records: Mapping[str, int | None] = field(default_factory=dict)
@@ -73,6 +76,8 @@ class Glance:
     copied: int = 0
     size: int | None = None
     warnings: tuple[str, ...] = ()
+    elsewhere: tuple[Elsewhere, ...] = ()
+    dims: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -44,6 +45,29 @@ class Embedding:
 
     model: str | None
     dim: int
+
+    @property
+    def suffix(self) -> str | None:
+        """What LightRAG appends to the names of vector places (`lightrag/base.py`); None where no model is named."""
+        name = plain_model(self.model)
+        return f"{name}_{self.dim}d" if name else None
+
+
+def plain_model(name: str | None) -> str:
+    """A model's name as it stands in the name of a place; models that agree in it share their places."""
+    return re.sub(r"[^a-zA-Z0-9_]", "_", (name or "").strip().lower())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a program's settings say of the embedding: `where` they stand, the `model` and `dim` that they name.
+
+    A model that is "" is said to be none; None says nothing.
+    """
+
+    where: str
+    model: str | None = None
+    dim: int | None = None
 
 
 class SchemaMaker(Protocol):

@@ -11,7 +11,7 @@ from .facts import Facts
 from .findings import Refusal
 from .ports import Backend
 from .room import Room
-from .selection import Selection
+from .selection import Selection, Told
 
 
 class Halter(Protocol):
@@ -42,6 +42,15 @@ class Withdrawing(Halter, Protocol):
 
         Raises PlanRefused where that cannot be said.
         """
+        ...
+
+
+@runtime_checkable
+class Telling(Halter, Protocol):
+    """One whose writer can be asked which embedding it uses."""
+
+    async def embedding(self) -> Told | None:
+        """What the running writer says; None where it is not there, or says nothing. Read-only, never raises."""
         ...
 
 

@@ -10,10 +10,20 @@ from hybridrag.errors import BackendUnavailable, HybridragError, PlanRefused
 from hybridrag.model.data import streams_of
 from hybridrag.model.facts import Facts, Observation
 from hybridrag.model.plan import Move, Plan, Step
+from hybridrag.model.vectors import elsewhere_in
 from hybridrag.model.wanted import Place, Wanted
 from hybridrag.model.workspaces import server_warning
 
-from .completeness import incomplete, missing_streams, records_in_use
+from .completeness import counted, incomplete, missing_streams
+from .embedding import (
+    Serving,
+    is_named,
+    refuse_losing,
+    refuse_strangers,
+    refuse_told,
+    serving_of,
+    told_in,
+)
 from .losses import damage_in_place, refuse_emptied, refuse_vanished
 from .moving import bracket, completing, moving, repointing
 from .overwriting import is_foreign, refuse_serving
@@ -142,15 +152,19 @@ def _database(
     ):
         warnings.append(warning)
     made = _Made()
+    parts = parts_of(item, entry)
+    serving = serving_of(item, parts, observation)
+    refuse_strangers(item, serving)
+    told = told_in(observation.detail(f"embedding/{item.database}"))
+    refuse_told(item, told, serving, named=is_named(parts))
     for place in item.places:
         made.steps += provision(place, observation.of(f"backend/{place.name}"))
     provisioned = {step.target for step in made.steps}
-    parts = parts_of(item, entry)
     for part in parts:
         _refuse_unserved(item, part)
         if part.in_place:
             _in_place(item, part, observation, part.target.name in provisioned, warnings, found.served)
-    missing = missing_streams(records_in_use(item.database, parts, observation))
+    missing = missing_streams(serving.records)
     warnings += damage_in_place(item, parts, observation, found.served)
     places = {
         part.target.name: observation.of(store_thing(item.database, part.target.name, part.slots))
@@ -309,6 +323,14 @@ def _part(
         replaces = "overwritten" if part.target.type == JSON else None
     else:
         replaces = usable_target(item, part, target, identity, kept)
+    if not foreign and (kept or target.get("state") == "switched"):
+        held = Serving(
+            part.target.name,
+            counted(target, part.slots),
+            elsewhere_in(target),
+        )
+        refuse_strangers(item, held, kept=True)
+        refuse_losing(item, part, source, target, warnings)
     reclaims = replaces is not None and reclaimable(part, entry, target, fingerprint)
     if reclaims:
         replaces = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from hybridrag.backends import declared
+from hybridrag.backends import NAMED_AFTER_MODEL, declared
 from hybridrag.model.address import Address
 
 from .nodes import Node
@@ -39,6 +39,7 @@ def cross_problems(root: Node, document: object, real_path: Callable[[str], str 
             else:
                 folders[folder] = name
         yield from _watcher_problems(root, spec, name, database)
+        yield from _model_problems(root, name, database, backends)
         found = _backends_of(database.get("backend"))
         if isinstance(backends, dict):
             for backend, slot in found:
@@ -113,6 +114,26 @@ def _watcher_problems(
             at=root.nearest(here).at,
             path=here,
         )
+
+
+def _model_problems(
+    root: Node, name: str, database: dict[str, object], backends: object
+) -> Iterator[Problem]:
+    """A model that nobody names, where LightRAG's places for vectors are named after it: it would work in other ones."""
+    named, embedding = database.get("backend"), database.get("embedding")
+    backend = named.get("vector") if isinstance(named, dict) else named
+    entry = backends.get(backend) if isinstance(backends, dict) and isinstance(backend, str) else None
+    kind = str(entry.get("type")).lower() if isinstance(entry, dict) else ""
+    if kind not in NAMED_AFTER_MODEL or not isinstance(embedding, dict) or "model" in embedding:
+        return
+    here = ("databases", name, "embedding")
+    yield Problem(
+        text=f"{quote(name)} needs embedding.model: in backend {quote(str(backend))} LightRAG names its {NAMED_AFTER_MODEL[kind]} "
+        "of vectors after it",
+        hint="set it to what LightRAG is told as EMBEDDING_MODEL (or EmbeddingFunc's model_name); where it is told none: model: null",
+        at=root.nearest(here).at,
+        path=here,
+    )
 
 
 def _shared(root: Node, name: str, other: str, key: str, what: str) -> Problem:

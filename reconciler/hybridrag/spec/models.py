@@ -83,7 +83,12 @@ class StateSpec(Strict):
 class EmbeddingSpec(Strict):
     """The embedding that the stored vectors were made with; a backend must be able to hold `dim`."""
 
-    model: str | None = Field(default=None, min_length=1, description="Name of the embedding model.")
+    model: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Name of the embedding model, as LightRAG is told it (EMBEDDING_MODEL); null where it is told none. "
+        "Required where vectors are in Postgres or Milvus: LightRAG names their tables and collections after it.",
+    )
     dim: int = Field(ge=1, le=16000, description="Length of one vector.")
     function: FunctionRef | None = Field(
         default=None,

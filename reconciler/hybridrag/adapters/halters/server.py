@@ -18,9 +18,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from hybridrag.adapters.env_file import EnvFile
-from hybridrag.errors import PlanRefused
+from hybridrag.errors import HybridragError, PlanRefused
 from hybridrag.model.said import said
-from hybridrag.model.selection import Selection
+from hybridrag.model.selection import Selection, Told
 from hybridrag.model.storages import STORAGES, storages_of
 
 from .commands import Started, run
@@ -74,6 +74,25 @@ class ServerHalter:
         self._left_alone = False
         await self._stop()
         return f"lightrag-server at {self._url} is stopped"
+
+    async def embedding(self) -> Told | None:
+        """What it says of its embedding; None where it is not there, or says nothing. Read-only, never raises."""
+        return await asyncio.to_thread(self._told)
+
+    def _told(self) -> Told | None:
+        """Its key is resolved only where it asks for one."""
+        for keyed in (False, True)[: 2 if self._api_key else 1]:
+            try:
+                told = self._get("/health", keyed=keyed)
+            except PlanRefused:  # it wants the key
+                continue
+            except (HybridragError, _Trouble, OSError):
+                return None
+            used = told.get("configuration") if isinstance(told, dict) else None
+            if isinstance(used, dict) and "embedding_model" in used:
+                model = used["embedding_model"]
+                return Told(where=f"{self._url}/health", model=str(model) if model else "")
+        return None
 
     async def _idle(self) -> None:
         """Until nothing is worked on. The server is left alone where that does not come."""
@@ -232,10 +251,10 @@ class ServerHalter:
             raise _Trouble(f"what answers at {self._url} is not a lightrag-server")
         return told
 
-    def _get(self, path: str) -> Any:
+    def _get(self, path: str, *, keyed: bool = True) -> Any:
         """The answer in JSON. Raises ConnectionRefusedError where nobody listens, and _Trouble."""
         request = urllib.request.Request(self._url + path)  # noqa: S310 - the spec allows http(s) only
-        if self._api_key is not None:
+        if keyed and self._api_key is not None:
             request.add_header("X-API-Key", self._api_key())
         try:
             with _DIRECT.open(request, timeout=_ANSWER_S) as answer:

@@ -36,7 +36,7 @@ def glance_folder(folder: Path, dim: int, known: Known, names: Collection[str] =
     estimated: set[str] = set()
     sizes: dict[str, int] = {}
     faults: list[str] = []
-    odd: set[int] = set()
+    dims: set[int] = set()
     for path in paths:
         names = files.namespaces_of(path.name)
         try:
@@ -46,8 +46,8 @@ def glance_folder(folder: Path, dim: int, known: Known, names: Collection[str] =
             if files.blank(path):
                 faults.append(f'"{path.name}" is empty; LightRAG reads it as a missing file')
             found = files.vector_dim(path) if path.name.startswith("vdb_") else None
-            if found and found != dim:
-                odd.add(found)
+            if found:
+                dims.add(found)
             counted = remembered(path, files.identity(path), known)
             looked, guessed = ({**counted}, False) if counted else glance_records(path)
         except SourceUnreadable as error:
@@ -58,5 +58,13 @@ def glance_folder(folder: Path, dim: int, known: Known, names: Collection[str] =
             looked, guessed = dict.fromkeys(names), False
         records.update(looked)
         estimated.update(names if guessed else ())
-    faults += [f"its vectors have {found:,} dimensions, the spec says {dim:,}" for found in sorted(odd)]
-    return Glance(records=records, estimated=frozenset(estimated), sizes=sizes, faults=tuple(faults))
+    faults += [
+        f"its vectors have {found:,} dimensions, the spec says {dim:,}" for found in sorted(dims - {dim})
+    ]
+    return Glance(
+        records=records,
+        estimated=frozenset(estimated),
+        sizes=sizes,
+        faults=tuple(faults),
+        dims=frozenset(dims),
+    )

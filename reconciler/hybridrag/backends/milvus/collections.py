@@ -40,10 +40,7 @@ _LEFT_OVER = "_temp"
 def collection_name(namespace: str, workspace: str, embedding: Embedding) -> str:
     """Collection of a namespace; with LightRAG's model suffix where the model is named."""
     name = f"{workspace}_{namespace}" if workspace else namespace
-    model = (embedding.model or "").strip()
-    if not model:
-        return name
-    return f"{name}_{re.sub(r'[^a-zA-Z0-9_]', '_', model.lower())}_{embedding.dim}d"
+    return f"{name}_{embedding.suffix}" if embedding.suffix else name
 
 
 def collection_names(workspace: str, embedding: Embedding) -> dict[str, str]:
@@ -65,6 +62,16 @@ def foreign(existing: Iterable[str], workspace: str, ours: Iterable[str]) -> lis
     inner = "|".join(VECTORS)
     pattern = re.compile(rf"^{prefix}(?:{inner})(?:_(?!(?:.*_)?(?:{inner})(?:_|$)).+_\d+d)?(?:_old)?$")
     return sorted(name for name in existing if name not in own and pattern.match(name))
+
+
+def stream_of(name: str, workspace: str) -> tuple[str, str] | None:
+    """(stream of vectors, what follows its plain name) of a workspace's collection; None where it is none of those."""
+    for namespace in VECTORS:
+        plain = f"{workspace}_{namespace}" if workspace else namespace
+        rest = name.removeprefix(plain)
+        if name.startswith(plain) and (not rest or rest.startswith("_")):
+            return namespace, rest
+    return None
 
 
 def left_over(existing: Iterable[str], ours: Iterable[str]) -> list[str]:

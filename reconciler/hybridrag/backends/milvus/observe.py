@@ -10,15 +10,18 @@ from hybridrag.errors import BackendUnavailable, HybridragError
 from hybridrag.model.address import place_facts
 from hybridrag.model.facts import Facts, Value
 from hybridrag.model.selection import Embedding
+from hybridrag.model.vectors import Elsewhere, as_facts, suffix_in
 
-from .client import Connection, Endpoint, connection
-from .collections import LEDGER, collection_names, foreign, left_over
+from .client import Connection, Endpoint, connection, quoted
+from .collections import LEDGER, collection_names, foreign, left_over, stream_of
 from .ledger import Ledger
 from .reader import fingerprint
 from .whereabouts import addresses_in
 
 OBSERVE_TIMEOUT_S = 20.0
 DIMENSIONS = (2, 32768)
+PAGE = 500
+"""Ids that are asked for at once."""
 
 
 async def observe_server(endpoint: Endpoint) -> tuple[Facts, Facts]:
@@ -84,7 +87,9 @@ async def observe_store(endpoint: Endpoint, workspace: str, embedding: Embedding
             facts[f"loaded/{name}"] = await opened.loaded(name)
             total += count * dim * 4
         facts["bytes"] = total  # of vectors: the server does not tell what texts take
-        facts["foreign_vectors"] = ", ".join(await holding(opened, existing, workspace, names)) or None
+        others = await holding(opened, existing, workspace, names)
+        facts["foreign_vectors"] = ", ".join(others) or None
+        facts.update(as_facts(await _elsewhere(opened, workspace, others, present)))
         facts["unfinished_writes"] = ", ".join(left_over(existing, names.values())) or None
         facts["fingerprint"] = await fingerprint(opened, present) if present else None
         facts.update(place_facts(await addresses_in(opened, endpoint, workspace, existing)))
@@ -101,6 +106,36 @@ async def holding(opened: Connection, existing: set[str], workspace: str, names:
     """Other collections of the workspace that hold rows."""
     others = foreign(existing, workspace, names.values())
     return [name for name in others if await opened.count(name)]
+
+
+async def _elsewhere(
+    opened: Connection, workspace: str, holding: list[str], present: dict[str, str]
+) -> list[Elsewhere]:
+    """What collections of other models hold of a workspace. `present`: those of our own that exist, by stream."""
+    found = []
+    for name in holding:
+        if (told := stream_of(name, workspace)) is None:
+            continue
+        namespace, rest = told
+        rows, own = await opened.count(name), present.get(namespace)
+        both = own is not None and await opened.loaded(own) and await opened.loaded(name)
+        # Ids can be asked of loaded collections only. What nobody loaded, nobody works with.
+        apart = await _apart(opened, name, own) if both and own is not None else 0 if own else rows
+        found.append(
+            Elsewhere(namespace=namespace, place=name, rows=rows, apart=apart, suffix=suffix_in(rest))
+        )
+    return found
+
+
+async def _apart(opened: Connection, name: str, own: str) -> int:
+    """Rows of one collection whose ids are not in the other."""
+    found, last = 0, ""
+    while rows := await opened.query(name, f"id > {quoted(last)}" if last else 'id != ""', ["id"], PAGE):
+        ids = [str(row["id"]) for row in rows]
+        last = ids[-1]
+        known = await opened.query(own, f"id in [{', '.join(map(quoted, ids))}]", ["id"], PAGE)
+        found += len(set(ids) - {str(row["id"]) for row in known})
+    return found
 
 
 async def _dimensions(opened: Connection, name: str) -> int:

@@ -11,6 +11,7 @@ from hybridrag.model.facts import Facts
 from hybridrag.model.findings import Examination, Glance, Nearest
 from hybridrag.model.ports import Store
 from hybridrag.model.selection import Embedding, SchemaMaker, Selection
+from hybridrag.model.vectors import elsewhere_in
 
 from .client import Endpoint, connection
 from .collections import VECTORS, collection_names
@@ -80,6 +81,10 @@ class MilvusStore:
             records={name: count if isinstance(count, int) else None for name, count in counts.items()},
             problem=None if found.get("schema") else "LightRAG's collections are missing",
             state=str(found["state"]) if found.get("state") else None,
+            elsewhere=elsewhere_in(found),
+            dims=frozenset(
+                dim for name, dim in found.items() if name.startswith("dim/") and isinstance(dim, int)
+            ),
         )
         return [mine, *[(await other.glance())[0] for other in others]]
 

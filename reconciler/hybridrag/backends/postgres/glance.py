@@ -7,7 +7,7 @@ than a connection each, a few at a time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import asyncpg
@@ -16,11 +16,14 @@ from hybridrag.errors import BackendUnavailable
 from hybridrag.model.data import Slot
 from hybridrag.model.findings import Glance
 from hybridrag.model.selection import Embedding
+from hybridrag.model.vectors import Elsewhere
 
+from .catalog import physical
 from .client import connection
 from .endpoint import Endpoint
 from .graphs import IN_TABLES, STREAMS, Graph, relations
 from .ledger import owners_of
+from .other_models import elsewhere, foreign_vectors
 from .soundness import unlogged
 from .tables import TABLES
 from .unsuffixed import candidates, unsuffixed, words
@@ -124,6 +127,10 @@ async def _glance_database(endpoint: Endpoint, places: Sequence[Place]) -> list[
             counts[name] = replace(counts[name], unlogged=True)
         without_index = await unindexed(opened, sorted(vectors))
         sharing = {name: await _sharing(opened, name) for name in vectors - without_index}
+        others = [
+            await _elsewhere(opened, place, names, sizes) for place, names in zip(places, tables, strict=True)
+        ]
+        lengths = {name: found.dim for name, found in (await physical(opened, sorted(vectors))).items()}
         marks = await _marks(opened, sorted({place.marked for place in places}))
         own = endpoint.home is not None
         size = await opened.fetchval("SELECT pg_database_size(current_database())") if own else None
@@ -139,19 +146,34 @@ async def _glance_database(endpoint: Endpoint, places: Sequence[Place]) -> list[
             for place, names in zip(places, tables, strict=True)
         ]
     return [
-        _glance(
-            endpoint.name,
-            place.workspace,
-            names,
-            counts,
-            without_index if place.indexed else set(),
-            sharing,
-            marks.get(place.marked, (None, 0)),
-            size,
-            found,
+        replace(
+            _glance(
+                endpoint.name,
+                place.workspace,
+                names,
+                counts,
+                without_index if place.indexed else set(),
+                sharing,
+                marks.get(place.marked, (None, 0)),
+                size,
+                found,
+            ),
+            elsewhere=tuple(other),
+            dims=frozenset(dim for name in names.values() if (dim := lengths.get(name))),
         )
-        for place, names, found in zip(places, tables, legacy, strict=True)
+        for place, names, other, found in zip(places, tables, others, legacy, strict=True)
     ]
+
+
+async def _elsewhere(
+    opened: asyncpg.Connection, place: Place, names: Mapping[str, str], present: Collection[str]
+) -> list[Elsewhere]:
+    """Vectors of a place's workspace in tables of other models than its own."""
+    if Slot.VECTOR not in place.slots:
+        return []
+    holding = await foreign_vectors(opened, place.workspace, set(names.values()))
+    own = {name: table for name, table in names.items() if table in present}
+    return await elsewhere(opened, place.workspace, holding, own)
 
 
 async def _existing(opened: asyncpg.Connection, names: Sequence[str]) -> dict[str, int]:

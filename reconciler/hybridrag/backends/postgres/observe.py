@@ -12,6 +12,7 @@ from hybridrag.errors import BackendUnavailable, HybridragError
 from hybridrag.model.data import BY_NAME, Slot
 from hybridrag.model.facts import Facts, Value
 from hybridrag.model.selection import Embedding
+from hybridrag.model.vectors import as_facts
 
 from . import own_database
 from .activity import writes_under_way
@@ -28,6 +29,7 @@ from .graphs import IN_TABLES, Graph, relations
 from .indexes import KINDS, index_problems, name_of
 from .isolation import quoted
 from .ledger import VISIBLE, marks_of, owners_of, together
+from .other_models import elsewhere, foreign_vectors
 from .pgvector import extension_problems, how_to_create
 from .soundness import soundness
 from .spec import VectorIndexSpec
@@ -248,6 +250,8 @@ async def _observe_store(
         if Slot.VECTOR in slots:
             others = await foreign_vectors(opened, workspace, set(tables.values()))
             facts["foreign_vectors"] = ", ".join(others) or None
+            own = {name: tables[name] for name in present}
+            facts.update(as_facts(await elsewhere(opened, workspace, others, own)))
         facts.update(_as_source(endpoint, workspace, tables, tallies))
         legacy = candidates(tables, [name for name, found in tallies.items() if found.rows])
         if found := await unsuffixed(opened, workspace, legacy):
@@ -357,21 +361,6 @@ async def _refuse_unreadable(
     if facts["age"] is not None and not facts["age_usable"]:
         what, hint = next(iter(age_problems(endpoint.name, facts)))
         raise BackendUnavailable(f'backend "{endpoint.name}": {what}', hint=hint)
-
-
-async def foreign_vectors(opened: asyncpg.Connection, workspace: str, ours: set[str]) -> list[str]:
-    """Vector tables of another model (or without suffix) that hold rows of this workspace."""
-    rows = await opened.fetch(
-        r"SELECT tablename FROM pg_tables WHERE schemaname = current_schema() AND tablename LIKE 'lightrag\_vdb\_%'"
-    )
-    holding: list[str] = []
-    for row in rows:
-        name = row["tablename"]
-        if name not in ours and await opened.fetchval(
-            f'SELECT EXISTS (SELECT 1 FROM "{name}" WHERE workspace = $1)', workspace
-        ):
-            holding.append(name)
-    return sorted(holding)
 
 
 async def _details(

@@ -15,7 +15,7 @@ from hybridrag.model.selection import Embedding
 from .endpoint import Endpoint
 from .graphs import IN_TABLES, Graph, mine, relations
 from .keeping import locked, taken_over
-from .observe import foreign_vectors
+from .other_models import foreign_vectors
 
 ROWS = 10_000
 """Rows of a batch."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -173,11 +172,8 @@ TABLES: Mapping[str, Table] = {
 def table_name(namespace: str, embedding: Embedding) -> str:
     """Physical table of a namespace; vector tables carry LightRAG's model suffix (`base.py`, EmbeddingFunc)."""
     table = TABLES[namespace]
-    name = (embedding.model or "").strip()
-    if not table.vector or not name:
-        return table.name
-    model = re.sub(r"[^a-zA-Z0-9_]", "_", name.lower())
-    return f"{table.name}_{model}_{embedding.dim}d"
+    suffix = embedding.suffix if table.vector else None
+    return f"{table.name}_{suffix}" if suffix else table.name
 
 
 def index_name(table: str, kind: str = "hnsw_cosine") -> str:
