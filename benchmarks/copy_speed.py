@@ -3,7 +3,7 @@
     python -m benchmarks.copy_speed DATA [DATA …] --dim 1024 [--repeat 3] [--skip-peer] [--publish NAME]
 
 Everything is repeated in turn, and medians are compared; `--publish` writes benchmarks/results/NAME.json.
-limit: COPY BINARY of the same rows, encoded beforehand, into the same tables without vector index.
+limit: COPY BINARY of the same rows, all encoded beforehand, through as many connections as ours, without vector index.
 ours:  read the JSON files, encode, COPY with checkpoints; then index; then verify; then the whole command.
 index: the same index built with each of pgvector's own settings (memory for the whole graph, so many workers).
 peer:  LightRAG's own storage classes with ready-made embeddings (index present from the start, as it does).
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import mmap
 import os
 import re
 import subprocess
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -54,43 +56,82 @@ def meter() -> Meter:
     return Meter(lambda _: None, "bench", "bench", 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some rows of a stream as COPY BINARY, at a place of a file."""
+
+    stream: str
+    columns: list[str]
+    rows: int
+    start: int
+    size: int
+
+
+async def encoded(data: Path, into: Path) -> list[Block]:
+    """Every row of a database in blocks of 2,000, written to a file."""
+    blocks: list[Block] = []
+    with into.open("wb") as file:
+        for name in STREAMS:
+            encoder = Encoder(Shape(name), "notes")
+            chunk_order: dict[str, tuple[int | None, int | None]] = {}
+            if name == "chunks":
+                async for batch in JsonReader(data).read("text_chunks", rows=2 * ROWS):
+                    chunk_order.update(
+                        (k, (f["tokens"], f["chunk_order_index"]))
+                        for k, f in zip(batch.keys, batch.fields, strict=True)
+                    )
+            async for batch in JsonReader(data).read(name, rows=2 * ROWS):
+                order = (lambda key: chunk_order[key]) if name == "chunks" else None  # noqa: B023 - used at once
+                block = encoder.encode(batch, order)
+                blocks.append(Block(name, encoder.columns, len(batch), file.tell(), len(block)))
+                file.write(block)
+    return blocks
+
+
 async def raw_copy(scratch: Scratch, data: Path, embedding: Embedding) -> tuple[float, int, int]:
-    """(seconds, rows, bytes) of COPY alone: rows encoded beforehand, 2,000 rows a transaction, no checkpoint."""
+    """(seconds, rows, bytes) of COPY alone, through as many connections as our copy uses.
+
+    Nothing else runs meanwhile: rows were encoded beforehand. 2,000 rows a transaction, no checkpoint.
+    """
     database = await scratch.database("raw")
     store = scratch.store(database, embedding)
     await LightRagSchema().create(store.selection(), embedding)
-    opened = await asyncpg.connect(scratch.dsn(database))
-    await opened.execute("SET synchronous_commit = off")
-    for row in await opened.fetch("SELECT indexname FROM pg_indexes WHERE indexdef LIKE '%USING hnsw%'"):
-        await opened.execute(f'DROP INDEX "{row["indexname"]}"')
-    seconds, rows, size = 0.0, 0, 0
-    for name in STREAMS:
-        encoder = Encoder(Shape(name), "notes")
-        columns = encoder.columns
-        chunk_order: dict[str, tuple[int | None, int | None]] = {}
-        if name == "chunks":
-            async for batch in JsonReader(data).read("text_chunks", rows=2 * ROWS):
-                chunk_order.update(
-                    (k, (f["tokens"], f["chunk_order_index"]))
-                    for k, f in zip(batch.keys, batch.fields, strict=True)
-                )
-        async for batch in JsonReader(data).read(name, rows=2 * ROWS):
-            order = (lambda key: chunk_order[key]) if name == "chunks" else None  # noqa: B023 - used at once
-            encoded = encoder.encode(batch, order)
-            rows, size = rows + len(batch), size + len(encoded)
+    connections = [await asyncpg.connect(scratch.dsn(database)) for _ in range(usual_lanes())]
+    for opened in connections:
+        await opened.execute("SET synchronous_commit = off")
+    for row in await connections[0].fetch(
+        "SELECT indexname FROM pg_indexes WHERE indexdef LIKE '%USING hnsw%'"
+    ):
+        await connections[0].execute(f'DROP INDEX "{row["indexname"]}"')
+    spool = scratch.folder / "encoded"
+    blocks = await encoded(data, spool)
+    with spool.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held:
 
-            async def once(block: bytes = encoded) -> AsyncIterator[bytes]:
-                yield block
+        async def load(opened: asyncpg.Connection, todo: list[Block]) -> None:
+            while todo:
+                block = todo.pop(0)
 
+                async def once(block: Block = block) -> AsyncIterator[bytes]:
+                    yield held[block.start : block.start + block.size]
+
+                async with opened.transaction():
+                    await opened.copy_to_table(
+                        table_name(block.stream, embedding),
+                        source=once(), columns=block.columns, format="binary",
+                    )  # fmt: skip
+
+        seconds = 0.0
+        # An edge needs its nodes.
+        edges = [block for block in blocks if block.stream == "edges"]
+        for todo in ([block for block in blocks if block.stream != "edges"], edges):
             started = time.perf_counter()
-            async with opened.transaction():
-                await opened.copy_to_table(
-                    table_name(name, embedding), source=once(), columns=columns, format="binary"
-                )
+            await asyncio.gather(*(load(opened, todo) for opened in connections))
             seconds += time.perf_counter() - started
-    await opened.close()
+    spool.unlink()
+    for opened in connections:
+        await opened.close()
     await scratch.drop(database)
-    return seconds, rows, size
+    return seconds, sum(block.rows for block in blocks), sum(block.size for block in blocks)
 
 
 async def best_index(scratch: Scratch, database: str, embedding: Embedding) -> float:
@@ -193,6 +234,7 @@ async def measure(data: Path, embedding: Embedding, with_peer: bool, repeat: int
             "rows": rows,
             "row_bytes": encoded,
             "repeated": repeat,
+            "connections": usual_lanes(),
             "limit_copy_s": round(median(limits), 3),
             "parts_s": {name: round(value, 3) for name, value in parts.items()},
             "whole_s": round(seconds, 2),

@@ -57,13 +57,17 @@ def test_a_sleeping_run_is_unlocked_and_fenced_off(project: Project) -> None:
 
 
 def test_a_holder_elsewhere_is_unlocked_after_one_question(project: Project) -> None:
-    """Its process cannot be looked at; nobody can be asked without a terminal."""
+    """Its process cannot be looked at, and its clock is ahead of ours; nobody can be asked without a terminal."""
     with Journal(journal(project)) as opened, Lease(opened, "somebody"):
         pass
     with contextlib.closing(sqlite3.connect(journal(project))) as db, db:
         db.execute("UPDATE lease SET expires = 9e9, host = 'elsewhere', pid = 7")
+    held = project.run("apply", "--auto-approve")
+    assert held.returncode == 9
+    assert "in the future: this machine's clock was set back" in held.stderr
     refused = project.run("unlock")
     assert refused.returncode == 5
+    assert "in the future (a clock was set)" in refused.stderr
     assert "somebody (pid 7 on elsewhere)" in refused.stderr
     assert "hybridrag unlock --yes" in refused.stderr
     assert "Unlocked" in project.ok("unlock", "--yes")

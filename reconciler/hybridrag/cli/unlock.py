@@ -60,10 +60,9 @@ def unlock(settings: Settings, yes: bool, force: bool) -> None:
 
 def _line(held: Holder) -> str:
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(held.since))
-    return (
-        f"{held.owner} (pid {held.pid} on {held.host}), since {since}, "
-        f"last heartbeat {max(0.0, time.time() - held.beat):.0f} s ago"
-    )
+    ago = time.time() - held.beat
+    told = f"{ago:.0f} s ago" if ago >= -1 else f"{-ago:,.0f} s in the future (a clock was set)"
+    return f"{held.owner} (pid {held.pid} on {held.host}), since {since}, last heartbeat {told}"
 
 
 def _json(held: Holder) -> dict[str, object]:

@@ -80,6 +80,16 @@ class Holder:
         return self.lives_here and _status(self.pid)[0] in ("T", "t")
 
 
+def _when_it_ends(left: float) -> str:
+    """The hint for who finds a lease that holds for `left` more seconds by this machine's clock."""
+    if left <= TTL_S + BEAT_S:
+        return f"wait for it; if it is dead, the lease ends by itself within {TTL_S:.0f} s"
+    return (
+        f"its last heartbeat lies {left - TTL_S:,.0f} s in the future: this machine's clock was set back, or the other's is "
+        "ahead; set them right; if that run is dead, hybridrag unlock takes the lease away"
+    )
+
+
 def take_away(journal: StateFile, holder: Holder, who: str) -> None:
     """End somebody's lease. The holder is refused wherever it writes from now on. Raises LeaseHeld when it changed hands."""
     with journal.transaction() as db:
@@ -133,7 +143,7 @@ class Lease:
             if held:
                 raise LeaseHeld(
                     f"{self._taken}: {row[0]} (pid {row[2]} on {row[1]}), since {since}",
-                    hint=f"wait for it; if it is dead, the lease ends by itself within {TTL_S:.0f} s",
+                    hint=_when_it_ends(row[5] - now),
                 )
             db.execute(
                 "INSERT OR REPLACE INTO lease (id, owner, host, pid, process, acquired, expires, fence) "
