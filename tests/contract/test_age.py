@@ -219,7 +219,7 @@ async def test_verification_finds_what_was_changed_in_age(
 
 async def test_single_records_are_put_and_removed(in_age: PostgresStore, sql: asyncpg.Connection) -> None:
     """A node that is put stays the vertex that its edges lead to; one that goes takes its edges along."""
-    await in_age.mark("o-1", "copied")
+    await in_age.withdraw("o-1")
     nodes, edges = await records(in_age, "nodes"), await records(in_age, "edges")
     name, pair = next(iter(nodes)), next(iter(edges))
     changed = {**nodes[name], "description": "changed"}
@@ -243,7 +243,7 @@ async def test_single_records_are_put_and_removed(in_age: PostgresStore, sql: as
 async def test_catching_up_brings_a_finished_copy_up_to_date(
     in_age: PostgresStore, age_server: Server, age_database: str
 ) -> None:
-    await in_age.mark("o-1", "copied")
+    await in_age.withdraw("o-1")
     source = store(age_server, age_database, "other", graph=AGE, slots=GRAPH)
     nodes, edges = await records(in_age, "nodes"), await records(in_age, "edges")
     nodes.popitem()

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from hybridrag.backends.milvus.store import MilvusStore
-from hybridrag.errors import PlanRefused
 from hybridrag.migrate.catching_up import apart, catch_up
 from hybridrag.migrate.changing import carry, look_at
 from hybridrag.migrate.digest import NamespaceDigest
 from hybridrag.migrate.examining import examine_source
 from hybridrag.model.data import streams_of
+from hybridrag.model.marks import MarkState
 from hybridrag.model.ports import Store
 from tests.conftest import EXAMPLE
 from tests.support.milvus import MilvusServer
@@ -52,7 +52,7 @@ async def test_milvus_is_brought_up_to_date(vectors: MilvusStore, tmp_path: Path
     assert apart(await _tables(files, vectors), first) == []
     facts, _ = await vectors.observe()
     assert facts["state"] == "copied", "what was changed is unverified"
-    await vectors.mark("db1-a", "verified", "another state")
+    await vectors.mark("db1-a", MarkState.VERIFIED, "another state")
     facts, _ = await vectors.observe()
     assert (facts["state"], facts["source_fingerprint"]) == ("verified", "another state")
     # Back to the first state, told by the tables alone.
@@ -81,18 +81,3 @@ def _rewrite(path: Path) -> None:
     new = path.with_suffix(".new")
     new.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
     new.replace(path)
-
-
-async def test_milvus_gives_a_copy_back_only_to_its_owner(vectors: MilvusStore) -> None:
-    files = source()
-    await move(files.reader(), vectors)
-    await vectors.mark("db1-a", "verified")
-    await vectors.mark("db1-a", "switched")
-    with pytest.raises(PlanRefused, match="taken over"):
-        await vectors.mending().reclaim("db2-a")
-    with pytest.raises(PlanRefused, match="taken over"):
-        async with vectors.mending().open("db1-a"):
-            pass  # it serves
-    await vectors.mending().reclaim("db1-b")
-    facts, _ = await vectors.observe()
-    assert (facts["migration"], facts["state"]) == ("db1-b", "copied")

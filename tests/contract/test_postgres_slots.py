@@ -13,6 +13,7 @@ from hybridrag.backends.postgres.ledger import Ledger, marks_of, together
 from hybridrag.backends.postgres.tables import table_name
 from hybridrag.errors import PlanRefused
 from hybridrag.model.data import ALL_SLOTS, NAMESPACES, Range, Slot, streams_of
+from hybridrag.model.marks import MarkState
 from tests.conftest import Server
 from tests.support.stores import EMBEDDING, difference, example, move, store
 
@@ -121,24 +122,14 @@ async def test_an_abandoned_copy_is_cleared_slot_by_slot(
     ) == sum(before[name] for name in streams_of(VECTOR))
     assert await _rows(sql) == before
     marks = await marks_of(sql, "notes", ALL_SLOTS)
-    assert {slot: mark.migration_id for slot, mark in marks.items()} == {
+    assert {slot: mark.migration for slot, mark in marks.items()} == {
         Slot.KV: "o-1", Slot.DOC_STATUS: "o-1", Slot.GRAPH: "o-1", Slot.VECTOR: "o-2"
     }  # fmt: skip
-    assert not await Ledger(sql, "notes").advance("o-1", "verified"), "a part of it is another migration's"
+    with pytest.raises(PlanRefused, match="taken over"):  # a part of it is another migration's
+        await store(server, database).mark("o-1", MarkState.VERIFIED)
     assert {mark.state for mark in (await marks_of(sql, "notes", ALL_SLOTS)).values()} == {"copied"}
     with pytest.raises(PlanRefused, match="unfinished copy of another database"):
         await move(example().reader(), store(server, database, slots=GRAPH), "stranger-1")
-
-
-async def test_a_copy_that_does_not_serve_any_more_gives_way_when_named(
-    server: Server, database: str, sql: asyncpg.Connection
-) -> None:
-    await move(example().reader(), store(server, database, slots=GRAPH), "o-1")
-    again = store(server, database, slots=GRAPH)
-    async with again.open_writer("o-2", "f", replaces="o-1") as writer:
-        assert await writer.prepare() == {}
-    assert (await again.observe())[0]["migration"] == "o-2"
-    assert (await _rows(sql))["nodes"] == 0
 
 
 async def test_two_writers_of_different_slots_do_not_wait_for_each_other(
@@ -175,7 +166,7 @@ async def test_marks_of_an_earlier_version_speak_for_every_slot_and_are_kept(
     assert together(old, KV) == ("o-1", "copied", "f")
     facts, _ = await store(server, database, slots=GRAPH).observe()
     assert (facts["migration"], facts["state"]) == ("o-1", "copied")
-    await store(server, database).mark("o-1", "verified")
+    await store(server, database).mark("o-1", MarkState.VERIFIED)
     rows = await sql.fetch(
         "SELECT slot, state, indexes::text, started_at::date::text FROM hybridrag_ledger.migration ORDER BY 1"
     )
@@ -186,7 +177,9 @@ async def test_marks_of_an_earlier_version_speak_for_every_slot_and_are_kept(
         ("vector", "verified", '{"idx": "CREATE INDEX idx"}', "2020-01-01"),
     ]
     assert await Ledger(sql, "notes").ranges() == [Range(namespace="edges", done=42)]
-    await store(server, database).mark("o-1", "switched")  # and once more changes nothing but the state
+    await store(server, database).mark(
+        "o-1", MarkState.SWITCHED
+    )  # and once more changes nothing but the state
     assert len(await marks_of(sql, "notes", ALL_SLOTS)) == 4
 
 

@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from hybridrag.errors import PlanRefused
+from hybridrag.model.marks import MarkState
 from tests.conftest import EXAMPLE, Project, Server, make_project
 
 TABLES = ("lightrag_doc_full", "lightrag_vdb_entity_hash_emb_96d", "lightrag_graph_edges")
@@ -69,7 +70,7 @@ async def test_a_copy_that_was_taken_over_is_not_switched_to(
     env = load(project.folder / "hybridrag.yaml")
     item = env.world.database("notes")
     with pytest.raises(PlanRefused, match="taken over by another migration"):
-        await env.world.store(item, "pg").mark("another-migration", "switched")
+        await env.world.store(item, "pg").mark("another-migration", MarkState.SWITCHED)
 
 
 async def test_a_reader_that_stops_early_lets_go(project: Project) -> None:

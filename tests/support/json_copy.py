@@ -12,6 +12,7 @@ from hybridrag.backends.json.store import JsonStore
 from hybridrag.migrate.copying import copy
 from hybridrag.migrate.progress import Meter
 from hybridrag.model.data import streams_of
+from hybridrag.model.marks import MarkState
 from hybridrag.model.selection import Embedding
 
 IDENTITY = "owner-1"
@@ -35,7 +36,7 @@ async def migrate(reader: Any, target: Any, *, rows: int, identity: str = IDENTI
 
 
 async def publish(target: Any, identity: str = IDENTITY) -> None:
-    for state in ("verified", "switched"):
+    for state in (MarkState.VERIFIED, MarkState.SWITCHED):
         await target.mark(identity, state)
 
 
@@ -65,4 +66,4 @@ def publish_until(folder: Path, dim: int, calls: int) -> None:
             return original(self, other)
 
         setattr(Path, name, counted)
-    asyncio.run(store_of(folder, dim).mark(IDENTITY, "switched"))
+    asyncio.run(store_of(folder, dim).mark(IDENTITY, MarkState.SWITCHED))

@@ -16,6 +16,7 @@ from hybridrag.migrate.examining import examine_source
 from hybridrag.migrate.progress import Meter
 from hybridrag.migrate.verifying import Report, compare
 from hybridrag.model.data import Batch, Slot
+from hybridrag.model.marks import MarkState
 from hybridrag.model.ports import Reader
 from hybridrag.model.selection import Embedding
 from tests.conftest import DIM, EXAMPLE
@@ -44,6 +45,12 @@ async def move(
         if finish:
             await writer.finish(lambda text: None)
     return written
+
+
+async def switched(store: MilvusStore, migration: str = FIRST) -> None:
+    """From copied on."""
+    for state in (MarkState.VERIFIED, MarkState.SWITCHED):
+        await store.mark(migration, state)
 
 
 async def verified(reader: Reader, store: MilvusStore) -> Report:

@@ -16,6 +16,7 @@ from hybridrag.migrate.examining import examine_source
 from hybridrag.migrate.progress import Meter
 from hybridrag.migrate.verifying import Report, compare
 from hybridrag.model.data import ALL_SLOTS, Slot, streams_of
+from hybridrag.model.marks import MarkState
 from hybridrag.model.ports import Reader, Store
 from hybridrag.model.selection import Embedding
 from tests.conftest import DIM, EXAMPLE, Server
@@ -67,7 +68,9 @@ async def move(
         done = await writer.prepare()
         written = await copy(reader, writer, streams_of(target.slots), done, rows, meter())
         await writer.finish(lambda phase: None)
-    for reached in ("verified", "switched")[: {"copied": 0, "verified": 1, "switched": 2}[state]]:
+    for reached in (MarkState.VERIFIED, MarkState.SWITCHED)[
+        : {"copied": 0, "verified": 1, "switched": 2}[state]
+    ]:
         await target.mark(migration_id, reached)
     return written
 

@@ -28,6 +28,7 @@ from hybridrag.migrate.digest import canonical_bytes, digest_stream
 from hybridrag.migrate.progress import Meter
 from hybridrag.model.data import ALL_SLOTS, BY_NAME, EDGE_SEPARATOR, NAMESPACES, Batch, Slot, streams_of
 from hybridrag.model.findings import Examination
+from hybridrag.model.marks import MarkState
 from hybridrag.model.selection import Embedding
 from tests.conftest import DIM, EXAMPLE, OLD_DATABASE
 
@@ -67,7 +68,7 @@ async def migrate(reader: Any, store: JsonStore, *, rows: int = 1000, identity: 
 
 
 async def publish(store: JsonStore, identity: str = "owner-1") -> None:
-    for state in ("verified", "switched"):
+    for state in (MarkState.VERIFIED, MarkState.SWITCHED):
         await store.mark(identity, state)
 
 
@@ -378,7 +379,7 @@ def test_after_a_restart_of_the_machine_only_what_was_flushed_counts(tmp_path: P
     ]
 
     async def resumed() -> dict[str, int]:
-        async with store.open_writer("owner-1", "f") as writer:
+        async with store.open_writer("owner-1", "fingerprint") as writer:
             done = await writer.prepare()
             for batch in batches[done.get("full_docs", 0) :]:
                 await writer.write(writer.encode(batch))

@@ -9,6 +9,7 @@ from hybridrag.migrate.examining import examine_source
 from hybridrag.migrate.leaving_out import LeftOut
 from hybridrag.migrate.progress import Meter
 from hybridrag.model.events import Warned
+from hybridrag.model.marks import MarkState
 from hybridrag.model.plan import HazardKind
 from hybridrag.model.ports import Changes, Mending, Reader
 
@@ -45,7 +46,7 @@ async def carry_over(context: Context, before: Standing, after: Standing) -> Del
     if broken := await part.target.related():
         raise VerificationFailed(f'database "{context.database}": {"; ".join(broken)}; nothing was switched')
     context.emit(Warned(step=context.step.id, message=f"written since the copy: {delta}"))
-    await mark(context, part, "verified", after.fingerprint)
+    await mark(context, part, MarkState.VERIFIED, after.fingerprint)
     return delta
 
 

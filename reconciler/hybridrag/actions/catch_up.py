@@ -6,6 +6,7 @@ Where nothing was written, which is told by the source's fingerprint, there is n
 from __future__ import annotations
 
 from hybridrag.failpoints import Point, failpoint
+from hybridrag.model.marks import MarkState
 
 from .base import Context
 from .carrying import carry_over
@@ -21,7 +22,7 @@ class CatchUp:
         if not standing.settled or standing.fingerprint != fingerprint:
             return None
         facts, _ = await part.target.observe()
-        if facts.get("migration") != part.move.migration_id or facts.get("state") != "verified":
+        if facts.get("migration") != part.move.migration_id or facts.get("state") != MarkState.VERIFIED:
             return None
         if facts.get("source_fingerprint") != fingerprint:
             return None

@@ -7,6 +7,7 @@ import asyncio
 from hybridrag.errors import BackendUnavailable, HybridragError
 from hybridrag.model.events import Warned
 from hybridrag.model.facts import Facts
+from hybridrag.model.marks import MarkState
 
 from .base import Context, Part
 
@@ -14,7 +15,7 @@ ATTEMPTS = 5
 PAUSE_S = 0.5
 
 
-async def mark(context: Context, part: Part, state: str, fingerprint: str | None = None) -> None:
+async def mark(context: Context, part: Part, state: MarkState, fingerprint: str | None = None) -> None:
     """See `Store.mark`. Raises BackendUnavailable where it was not made, or where nobody can say."""
     try:
         await part.target.mark(part.move.migration_id, state, fingerprint)
@@ -23,18 +24,18 @@ async def mark(context: Context, part: Part, state: str, fingerprint: str | None
         found = await _read_back(part)
         if found is None:
             raise BackendUnavailable(
-                f'whether the copy in backend "{name}" was marked as {state} is not known: {error.what}; it does not '
+                f'whether the copy in backend "{name}" was marked as {state.value} is not known: {error.what}; it does not '
                 "answer since",
                 hint="hybridrag apply finds out, and goes on from there",
             ) from error
         facts, _ = found
         if (facts.get("migration"), facts.get("state")) != (part.move.migration_id, state):
             raise BackendUnavailable(
-                f'the copy in backend "{name}" was not marked as {state} (it was asked again): {error.what}',
+                f'the copy in backend "{name}" was not marked as {state.value} (it was asked again): {error.what}',
                 where=error.where,
                 hint=error.hint,
             ) from error
-        told = f'the connection was lost while the copy was marked as {state}; asked again, backend "{name}" has the mark'
+        told = f'the connection was lost while the copy was marked as {state.value}; asked again, backend "{name}" has the mark'
         context.emit(Warned(step=context.step.id, message=told))
 
 

@@ -11,6 +11,7 @@ from hybridrag.migrate.leaving_out import LeftOut
 from hybridrag.migrate.progress import Meter
 from hybridrag.model.data import Range
 from hybridrag.model.events import Warned
+from hybridrag.model.marks import FINISHED, MarkState
 
 from .base import Context, Part
 from .marking import tell_committed
@@ -18,7 +19,7 @@ from .one_place import refuse_one_place
 from .overwriting import make_way
 from .room import stopped_before_full
 
-DONE = ("copied", "verified", "switched")
+DONE = FINISHED | {MarkState.SWITCHED}
 
 
 class Migrate:

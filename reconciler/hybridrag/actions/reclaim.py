@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hybridrag.errors import PlanRefused
+from hybridrag.model.marks import FINISHED
 
 from .base import Context, serving_name
 
@@ -14,7 +15,7 @@ class Reclaim:
         part = context.part
         facts, _ = await part.target.observe()
         ours = facts.get("migration") == part.move.migration_id
-        if ours and facts.get("state") in ("copied", "verified"):
+        if ours and facts.get("state") in FINISHED:
             return f'the copy kept in backend "{part.target.backend}" is compared and brought up to date'
         return None
 

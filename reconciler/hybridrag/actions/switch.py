@@ -6,6 +6,7 @@ import contextlib
 
 from hybridrag.failpoints import Point, failpoint
 from hybridrag.model.data import Slot
+from hybridrag.model.marks import MarkState
 
 from .base import Context, Part
 from .marking import mark
@@ -40,7 +41,7 @@ class Switch:
             context.memory.begin_switch(context.database, [part.move.migration_id for part in context.parts])
             for part in context.parts:
                 # The marks go first: a target that serves must never look like an unfinished copy of ours.
-                await mark(context, part, "switched")
+                await mark(context, part, MarkState.SWITCHED)
             failpoint(Point.SWITCH_MARKED)
             context.pointer.point(
                 context.database, context.path, context.placement, context.workspace, left=left

@@ -7,6 +7,7 @@ from hybridrag.failpoints import Point, failpoint
 from hybridrag.migrate.catching_up import apart
 from hybridrag.migrate.progress import Meter
 from hybridrag.migrate.verifying import Report, compare, digest_targets
+from hybridrag.model.marks import MarkState
 
 from .base import Context
 from .marking import mark
@@ -24,7 +25,7 @@ class Verify:
         if facts.get("migration") != part.move.migration_id:
             return None
         standing = await context.standing()
-        if facts.get("state") == "verified":
+        if facts.get("state") == MarkState.VERIFIED:
             left_out = standing.left_out.total
             told = f", {left_out:,} in quarantine" if left_out else ""
             return f"{standing.records:,} records equal, 0 missing, 0 extra, 0 different{told}"
@@ -44,6 +45,9 @@ class Verify:
         written = part.target.written(move.migration_id)
         meter = Meter(context.emit, context.step.id, "comparing", part.total, totals=part.records)
         facts, _ = await part.target.observe()
+        if facts.get("state") == MarkState.SWITCHED:
+            # A kill fell between this mark and the pointer: by the plan it never served, and is the finished copy again.
+            await part.target.withdraw(move.migration_id)
         before = await ReadBefore.of(context, written)
         if part.backend.mends and (context.live or facts.get("source_fingerprint") != move.fingerprint):
             held = await digest_targets(written, part.streams, context.batch, meter, context.lanes, before)
@@ -52,10 +56,10 @@ class Verify:
             equal = not apart(expected, held) and not await part.target.related()
             before.drop()
             if equal:
-                await mark(context, part, "verified", standing.fingerprint)
+                await mark(context, part, MarkState.VERIFIED, standing.fingerprint)
             else:
                 # Also back: a mark of an earlier run does not vouch for what was found now.
-                await mark(context, part, "copied")
+                await mark(context, part, MarkState.COPIED)
             return
         source = standing.left_out.of(standing.reader(part.source))
         told = Told(written)
@@ -74,7 +78,7 @@ class Verify:
             raise failed(move.database, report)
         told.tell(context, before, quarantined=standing.left_out.total > 0)
         standing.held = expected
-        await mark(context, part, "verified")
+        await mark(context, part, MarkState.VERIFIED)
         failpoint(Point.VERIFIED)
 
 

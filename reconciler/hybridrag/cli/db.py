@@ -214,6 +214,8 @@ def _tried(world: World, item: Wanted, *, in_files: bool) -> tuple[int, int, str
 
 async def _answers(world: World, item: Wanted) -> tuple[int, str]:
     """Records in the workspace that a new database gets, and words where LightRAG would not find them all."""
+    from hybridrag.model.marks import MarkState
+
     (backend,) = {world.backend(place.name) for place in item.places}
     facts, _ = await backend.observe()
     if backend.type == "json":
@@ -228,7 +230,7 @@ async def _answers(world: World, item: Wanted) -> tuple[int, str]:
     held, _ = await world.store(item, backend.name).observe()
     if held.get("refusal"):
         raise BackendUnavailable(str(held["refusal"]), hint=str(held.get("way_out")))
-    if held.get("migration") and held.get("state") != "switched":
+    if held.get("migration") and held.get("state") != MarkState.SWITCHED:
         raise PlanRefused(
             f'workspace "{item.workspace}" in backend "{item.backend}" holds the unfinished copy of another database',
             hint="give another --workspace",

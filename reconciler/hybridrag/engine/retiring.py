@@ -12,6 +12,7 @@ from hybridrag.errors import BackendUnavailable, PlanRefused, SpecInvalid
 from hybridrag.model.address import Addresses, shared
 from hybridrag.model.data import Slot
 from hybridrag.model.facts import Facts, Observation
+from hybridrag.model.marks import FINISHED
 from hybridrag.model.plan import Hazard, HazardKind, Move, Plan, Step
 from hybridrag.model.ports import Backend, Store
 from hybridrag.model.wanted import Wanted
@@ -133,7 +134,7 @@ async def _look(world: World, item: Wanted, kept: Kept) -> Facts:
 def _doomed(kept: Kept, found: Facts) -> Doomed:
     size = found.get("bytes")
     # A deletion or a rollback of ours that was cut off has changed it as well.
-    ours = kept.retiring or found.get("state") in ("copied", "verified")
+    ours = kept.retiring or found.get("state") in FINISHED
     present = bool(found.get("exists"))
     return Doomed(
         kept=kept,

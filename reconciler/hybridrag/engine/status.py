@@ -21,6 +21,7 @@ from hybridrag.model.data import Slot, streams_of
 from hybridrag.model.events import StreamProgress
 from hybridrag.model.facts import Facts
 from hybridrag.model.findings import Glance
+from hybridrag.model.marks import MarkState
 from hybridrag.model.ports import Store
 from hybridrag.model.wanted import Thresholds, Wanted, in_words
 from hybridrag.model.workspaces import server_warning
@@ -372,7 +373,7 @@ def _migration(
             error=record.error,
             streams=record.streams if live and record.outcome is None else (),
         )
-    if target is None or target.state is None or target.state == "switched":
+    if target is None or target.state is None or target.state == MarkState.SWITCHED:
         return None
     # The state folder was lost, or is another: the mark on the target is all that tells.
     return Migration(

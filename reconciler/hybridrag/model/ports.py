@@ -17,6 +17,7 @@ from .address import Addresses
 from .data import ALL_SLOTS, Batch, Range, Slot, Vectors
 from .facts import Facts
 from .findings import Examination, Glance, Nearest, Recall
+from .marks import MarkState
 from .room import Room
 from .selection import Embedding, Selection
 
@@ -213,8 +214,9 @@ class Store(Protocol):
         """Make what LightRAG needs before it can begin an empty database here; idempotent, nothing for most."""
         ...
 
-    async def mark(self, migration_id: str, state: str, fingerprint: str | None = None) -> None:
-        """Record on the store itself how far this migration is: copied, verified, switched.
+    async def mark(self, migration_id: str, state: MarkState, fingerprint: str | None = None) -> None:
+        """Record on the store itself how far this migration is: copied, verified, switched. Raises PlanRefused where
+        another migration's mark stands, or this one may not become that (`model.marks.ALLOWED`).
 
         `fingerprint`: of the source's present state, where the copy was brought up to it.
         """

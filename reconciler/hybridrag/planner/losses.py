@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from hybridrag.errors import BackendUnavailable
 from hybridrag.model.data import BY_NAME, Slot, streams_of
 from hybridrag.model.facts import Facts, Observation
+from hybridrag.model.marks import FINISHED, MarkState
 from hybridrag.model.wanted import Wanted
 
 from .completeness import in_one_sentence, missing_streams, records_in_use, streams_missing_of
@@ -116,7 +117,7 @@ def refuse_emptied(item: Wanted, part: Part, facts: Facts, entry: Facts, served:
         raise BackendUnavailable(f'database "{item.database}": {facts["unsuffixed"]}', hint=start_once(item))
     where = f'database "{item.database}" is served by backend "{part.target.name}"'
     hint = f"restore it from a backup{way_back(item, entry)}; if that is meant: --exclude {item.database}"
-    if facts.get("state") in ("copying", "copied", "verified"):
+    if facts.get("state") in FINISHED | {MarkState.COPYING}:
         raise BackendUnavailable(
             f"{where}, but what it holds is older than the switch: the server came back from an earlier state",
             hint=hint,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hybridrag.actions import ONE_PART, ORDER
 from hybridrag.model.data import Slot
 from hybridrag.model.facts import Facts
+from hybridrag.model.marks import FINISHED
 from hybridrag.model.plan import Hazard, HazardKind, Move, Step
 from hybridrag.model.wanted import Wanted
 
@@ -59,7 +60,7 @@ def moving(
     size = value if isinstance(value, int) else 0
     ours = target.get("migration") == move.migration_id
     present = total(target, part.slots) if ours else 0
-    copied = reclaims or (ours and target.get("state") in ("copied", "verified"))
+    copied = reclaims or (ours and target.get("state") in FINISHED)
     behind = reclaims or (copied and target.get("source_fingerprint") != move.fingerprint)
     place = part.target.name
     what = f"{records:,} records" + (f" ({names(part.slots)})" if names(part.slots) else "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hybridrag.errors import PlanRefused
 from hybridrag.model.data import NAMESPACES, streams_of
 from hybridrag.model.facts import Facts
+from hybridrag.model.marks import MarkState
 from hybridrag.model.plan import Hazard, HazardKind, owner_of
 from hybridrag.model.wanted import Wanted
 
@@ -22,11 +23,11 @@ def is_foreign(part: Part, facts: Facts, identity: str, kept: bool) -> bool:
     if part.target.type == JSON:
         # Files keep the mark of what once wrote them; once ours are complete, what stands there was agreed upon.
         ours = begun is not None and owner_of(str(begun)) == owner_of(identity)
-        unmarked = begun is None or state == "switched" or (ours and state == "copying")
+        unmarked = begun is None or state == MarkState.SWITCHED or (ours and state == MarkState.COPYING)
         return unmarked and bool(facts.get("exists"))
     if begun is None:
         return state is None and holds(facts)
-    return state == "switched" and owner_of(str(begun)) != owner_of(identity)
+    return state == MarkState.SWITCHED and owner_of(str(begun)) != owner_of(identity)
 
 
 def refuse_serving(item: Wanted, part: Part, entry: Facts) -> None:

@@ -9,6 +9,7 @@ from hybridrag.actions.overwriting import seen_in
 from hybridrag.errors import BackendUnavailable, HybridragError, PlanRefused
 from hybridrag.model.data import streams_of
 from hybridrag.model.facts import Facts, Observation
+from hybridrag.model.marks import FINISHED, MarkState
 from hybridrag.model.plan import Move, Plan, Step
 from hybridrag.model.vectors import elsewhere_in
 from hybridrag.model.wanted import Place, Wanted
@@ -197,7 +198,7 @@ def _database(
             ),
         )
         for each in planned
-        if each.target.get("state") != "switched"
+        if each.target.get("state") != MarkState.SWITCHED
         or each.move.replaces
         or each.move.overwrites
         or each.reclaims
@@ -305,7 +306,7 @@ def _part(
     begun = observation.of(f"journal/{item.database}").get(f"switching/{target.get('migration')}")
     if begun and (item.pausable or target.get("source_fingerprint") != fingerprint):
         # A kill fell between the mark and the registry: it never served, and is the finished copy that it was.
-        target = {**target, "state": "verified"}
+        target = {**target, "state": MarkState.VERIFIED.value}
     refuse_same_place(item, part, source, target)
     refuse_unsound(item, target)
     if repeated := source.get("repeated_edges"):
@@ -335,10 +336,10 @@ def _part(
     if reclaims:
         replaces = None
     if part.target.mends and target.get("migration") is not None:
-        finished = not replaces and target.get("state") in ("copied", "verified")
+        finished = not replaces and target.get("state") in FINISHED
         if finished or reclaims:  # a finished copy of an earlier state: what changed is carried over
             identity = str(target.get("migration"))
-    unknown = target.get("state") == "switched" and not replaces and not reclaims and not foreign
+    unknown = target.get("state") == MarkState.SWITCHED and not replaces and not reclaims and not foreign
     if unknown and target.get("source_fingerprint") != fingerprint:
         raise PlanRefused(
             f'database "{item.database}": backend "{part.target.name}" was already switched to, but the registry does not '

@@ -9,6 +9,7 @@ from hybridrag.errors import BackendUnavailable, NotFound, PlanRefused, SourceRe
 from hybridrag.model.address import same_place
 from hybridrag.model.data import Slot, streams_of
 from hybridrag.model.facts import Facts
+from hybridrag.model.marks import MarkState
 from hybridrag.model.plan import KEPT, owner_of
 from hybridrag.model.wanted import Wanted
 
@@ -130,7 +131,12 @@ def usable_target(item: Wanted, part: Part, facts: Facts, identity: str, kept: b
             hint=str(hint) if hint else "run hybridrag plan again",
         )
     begun = facts.get("migration")
-    if begun is not None and facts.get("state") == "switched" and not kept and part.target.type == JSON:
+    if (
+        begun is not None
+        and facts.get("state") == MarkState.SWITCHED
+        and not kept
+        and part.target.type == JSON
+    ):
         # Files keep the mark of what once wrote them; who served since is known to the registry alone.
         begun = None
     if begun is not None and owner_of(str(begun)) != owner_of(identity):
@@ -138,10 +144,10 @@ def usable_target(item: Wanted, part: Part, facts: Facts, identity: str, kept: b
             f'database "{item.database}": {place(item, part)} holds the unfinished copy of another database',
             hint=f"set databases.{item.database}.workspace to a free name, or finish the other migration first",
         )
-    if kept and (facts.get("state") == "switched" or begun is None):
+    if kept and (facts.get("state") == MarkState.SWITCHED or begun is None):
         if begun is not None:
             return str(begun)
-        return KEPT if holds(facts) or facts.get("state") == "switched" else None
+        return KEPT if holds(facts) or facts.get("state") == MarkState.SWITCHED else None
     if kept and part.target.type == JSON:
         return KEPT  # the files still stand beside our unfinished copy
     if begun is None and holds(facts):
@@ -206,7 +212,7 @@ def reclaimable(part: Part, entry: Facts, target: Facts, fingerprint: str) -> bo
     if target.get("migration") is None:
         finished = target.get("state") is None
     else:
-        finished = target.get("state") == "switched"
+        finished = target.get("state") == MarkState.SWITCHED
         if finished and target.get("source_fingerprint") == fingerprint:
             return True
     noted = entry.get(kept_state(part))

@@ -15,15 +15,17 @@ import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from hybridrag.backends.kit.marks import check_advance, check_removable, withdrawn
+from hybridrag.backends.kit.refusals import busy, taken_over
 from hybridrag.errors import BackendUnavailable, PlanRefused
 from hybridrag.model import fence
 from hybridrag.model.data import Slot, streams_of
 from hybridrag.model.fence import CURRENT
+from hybridrag.model.marks import FINISHED, MarkState
 
 from . import files
 from .staging import (
     FOLDER,
-    STATES,
     Manifest,
     current,
     detach,
@@ -55,10 +57,7 @@ def locked(folder: Path, slots: Collection[Slot]) -> Iterator[None]:
         for name in sorted(slot.value for slot in slots):
             while not _take(folder / FOLDER / f"lock-{name}", stack, broken):
                 if time.monotonic() > deadline:
-                    raise BackendUnavailable(
-                        f'the folder "{folder}" is being written by another session of hybridrag',
-                        hint="wait for it to end, then run hybridrag apply",
-                    )
+                    raise busy(shown(folder))
                 time.sleep(0.1)
         fence.check()
         if broken:
@@ -98,35 +97,35 @@ def _take(path: Path, stack: contextlib.ExitStack, broken: list[Path]) -> bool:
     return True
 
 
-def mark(folder: Path, migration_id: str, state: str) -> None:
-    """See `Store.mark`. "switched" publishes the files."""
+def mark(folder: Path, migration_id: str, state: MarkState, fingerprint: str | None = None) -> None:
+    """See `Store.mark`. `switched` publishes the files."""
+    place, manifest = _marked(folder, migration_id)
+    with locked(folder, manifest.slots):
+        _, manifest = _marked(folder, migration_id)  # as it is now that nobody else writes
+        if manifest.state is MarkState.PUBLISHING and state in FINISHED:
+            return  # some files are in their places already, so only the switch goes on, or is taken back
+        check_advance(manifest.mark, migration_id, state, shown(folder))
+        if state is MarkState.SWITCHED and manifest.state is state:
+            _clean(folder, place, manifest)  # a kill may have come before it
+        elif state is MarkState.SWITCHED:
+            _publish(folder, place, manifest)
+        else:
+            of_source = fingerprint or manifest.source_fingerprint
+            save(place, manifest.model_copy(update={"state": state, "source_fingerprint": of_source}))
+
+
+def _marked(folder: Path, migration_id: str) -> tuple[Path, Manifest]:
+    """Where a migration is staged, and how far it is. Raises PlanRefused where it is not there."""
     place = staging_folder(folder, migration_id)
     manifest = load(place)
     if manifest is None:
-        raise _taken_over(folder)
-    with locked(folder, manifest.slots):
-        manifest = load(place)  # as it is now that nobody else writes
-        if manifest is None:
-            raise _taken_over(folder)
-        if STATES.index(manifest.state) >= STATES.index(state):
-            if manifest.state == "switched":
-                _clean(folder, place, manifest)  # a kill may have come before it
-        elif state == "verified" and manifest.state == "copied":
-            save(place, manifest.model_copy(update={"state": "verified"}))
-        elif state == "switched" and manifest.state in ("verified", "publishing"):
-            _publish(folder, place, manifest)
-        else:
-            raise PlanRefused(
-                f'the copy in "{place}" is only {manifest.state}; it cannot become {state}',
-                hint="run hybridrag apply: it copies and verifies first",
-            )
+        raise taken_over(shown(folder), "switched")
+    return place, manifest
 
 
-def _taken_over(folder: Path) -> PlanRefused:
-    return PlanRefused(
-        f'the folder "{folder}" was taken over by another migration meanwhile; nothing was switched',
-        hint="run hybridrag plan again",
-    )
+def shown(folder: Path) -> str:
+    """The place in words."""
+    return f'the folder "{folder}"'
 
 
 def _publish(folder: Path, place: Path, manifest: Manifest) -> None:
@@ -137,13 +136,13 @@ def _publish(folder: Path, place: Path, manifest: Manifest) -> None:
             f'"{gone[0]}" of the finished copy in "{place}" is not there any more; nothing was switched',
             where=str(place),
             hint=f'move the files of the folder away and remove "{place}", then run hybridrag apply: it starts anew'
-            if manifest.state == "publishing"
+            if manifest.state is MarkState.PUBLISHING
             else "hybridrag apply copies it anew",
         )
-    if manifest.state != "publishing":
+    if manifest.state is not MarkState.PUBLISHING:
         _make_way(kept)
     _refuse_foreign(folder, place, kept, manifest, names)
-    manifest = save(place, manifest.model_copy(update={"state": "publishing"}))
+    manifest = save(place, manifest.model_copy(update={"state": MarkState.PUBLISHING}))
     for name in names:
         staged, own = place / name, folder / name
         if not staged.exists():
@@ -157,23 +156,19 @@ def _publish(folder: Path, place: Path, manifest: Manifest) -> None:
     for changed in (kept, folder, place):
         if changed.is_dir():
             sync_folder(changed)
-    save(place, manifest.model_copy(update={"state": "switched"}))
+    save(place, manifest.model_copy(update={"state": MarkState.SWITCHED}))
     _clean(folder, place, manifest)
 
 
 def withdraw(folder: Path, migration_id: str) -> None:
     """See `Store.withdraw`: what was published is staged again, and the files that stood there before are back."""
-    place = staging_folder(folder, migration_id)
-    manifest = load(place)
-    if manifest is None:
-        raise _taken_over(folder)
+    place, manifest = _marked(folder, migration_id)
     with locked(folder, manifest.slots):
-        manifest = load(place)
-        if manifest is None:
-            raise _taken_over(folder)
-        if manifest.state not in ("publishing", "switched"):
+        _, manifest = _marked(folder, migration_id)
+        state = withdrawn(manifest.mark, migration_id, shown(folder))
+        if state is manifest.state:
             return
-        manifest = save(place, manifest.model_copy(update={"state": "publishing"}))
+        manifest = save(place, manifest.model_copy(update={"state": MarkState.PUBLISHING}))
         kept = folder / FOLDER / f"before-{migration_id}"
         for name in file_names(manifest.slots):
             staged, own = place / name, folder / name
@@ -186,7 +181,7 @@ def withdraw(folder: Path, migration_id: str) -> None:
             kept.rmdir()
         for changed in (kept.parent, folder, place):
             sync_folder(changed)
-        save(place, manifest.model_copy(update={"state": "verified"}))
+        save(place, manifest.model_copy(update={"state": state}))
 
 
 def _make_way(kept: Path) -> None:
@@ -224,8 +219,7 @@ def destroy(folder: Path, slots: Collection[Slot], migration_id: str | None) -> 
     with locked(folder, slots):
         marks = manifests(folder, slots)
         newest = current(whole(folder, slots))
-        if newest is not None and newest.migration != migration_id:
-            raise _taken_over(folder)
+        check_removable(newest.mark if newest else None, migration_id, shown(folder), "deleted")
         aside = [place for place in (folder / FOLDER).glob("before-*") if place.is_dir()]
         for place in (folder, *aside):
             for name in file_names(slots):

@@ -13,13 +13,14 @@ import shutil
 import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import pydantic
 
 from hybridrag.errors import BackendUnavailable
 from hybridrag.model import fence
 from hybridrag.model.data import BY_NAME, Slot
+from hybridrag.model.marks import WITHDRAWN, Mark, MarkState
 from hybridrag.model.strict import Strict
 
 from .files import file_of
@@ -27,8 +28,6 @@ from .files import file_of
 FOLDER = ".hybridrag"
 _MANIFEST, _PROGRESS = "manifest.json", "progress.json"
 _FLUSH_EVERY_S = 1.0
-State = Literal["copying", "copied", "verified", "publishing", "switched"]
-STATES: tuple[str, ...] = ("copying", "copied", "verified", "publishing", "switched")
 
 
 class Manifest(Strict):
@@ -41,10 +40,14 @@ class Manifest(Strict):
     number: int
     serial: int = 0
     boot: str | None = None
-    state: State = "copying"
+    state: MarkState = MarkState.COPYING
     records: dict[str, int] = pydantic.Field(default_factory=dict)
     offsets: dict[str, int] = pydantic.Field(default_factory=dict)
     keys: list[tuple[str, str, str]] = pydantic.Field(default_factory=list)
+
+    @property
+    def mark(self) -> Mark:
+        return Mark(migration=self.migration, source_fingerprint=self.source_fingerprint, state=self.state)
 
 
 def boot_id() -> str | None:
@@ -91,10 +94,10 @@ def manifests(folder: Path, slots: Collection[Slot]) -> list[Manifest]:
 
 def lost(folder: Path, manifest: Manifest, slots: Collection[Slot]) -> list[str]:
     """Files of these slots of a finished copy that lie neither staged nor published any more: somebody deleted them."""
-    if manifest.state == "copying":
+    if manifest.state is MarkState.COPYING:
         return []
-    places = [] if manifest.state == "switched" else [staging_folder(folder, manifest.migration)]
-    places += [folder] if manifest.state in ("publishing", "switched") else []
+    places = [] if manifest.state is MarkState.SWITCHED else [staging_folder(folder, manifest.migration)]
+    places += [folder] if manifest.state in WITHDRAWN else []
     written = [name for name, count in manifest.records.items() if count and BY_NAME[name].slot in slots]
     names = set(map(file_of, written))
     return sorted(name for name in names if not any((place / name).exists() for place in places))
@@ -103,13 +106,13 @@ def lost(folder: Path, manifest: Manifest, slots: Collection[Slot]) -> list[str]
 def whole(folder: Path, slots: Collection[Slot]) -> list[Manifest]:
     """Those of `manifests` that still say what is there. One that was cut off while it published always counts."""
     found = manifests(folder, slots)
-    return [one for one in found if one.state == "publishing" or not lost(folder, one, slots)]
+    return [one for one in found if one.state is MarkState.PUBLISHING or not lost(folder, one, slots)]
 
 
 def current(found: Iterable[Manifest]) -> Manifest | None:
     """The one that tells the state: what is unfinished, else what was finished last."""
     ordered = list(found)
-    return next((m for m in ordered if m.state != "switched"), ordered[-1] if ordered else None)
+    return next((m for m in ordered if m.state is not MarkState.SWITCHED), ordered[-1] if ordered else None)
 
 
 def sync_folder(place: Path) -> None:

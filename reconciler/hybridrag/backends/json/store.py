@@ -14,6 +14,7 @@ from hybridrag.model.address import Addresses, place_facts
 from hybridrag.model.data import ALL_SLOTS, BY_NAME, Batch, Slot, Vectors, streams_of
 from hybridrag.model.facts import Facts, Value, digest_of
 from hybridrag.model.findings import Examination, Glance, Nearest
+from hybridrag.model.marks import MarkState
 from hybridrag.model.ports import Changes, KnownCounts, Reader, Store
 from hybridrag.model.selection import Embedding, Selection
 
@@ -239,8 +240,9 @@ class JsonStore:
             return facts, {}
         facts["migration"], facts["source_fingerprint"] = mark.migration, mark.source_fingerprint
         # Until every file is in its place, nothing was switched.
-        facts["state"] = "verified" if mark.state == "publishing" else mark.state
-        if mark.state == "switched":
+        seen = MarkState.VERIFIED if mark.state is MarkState.PUBLISHING else mark.state
+        facts["state"] = seen.value
+        if mark.state is MarkState.SWITCHED:
             return facts, {}
         staged: dict[str, Value] = {f"staged/{name}": count for name, count in mark.records.items()}
         return facts, {"checkpoint_records": sum(mark.records.values()), **staged}
@@ -267,7 +269,7 @@ class JsonStore:
         """What that migration has written, before and after it is switched to. Raises NotFound for an unfinished copy."""
         place = staging_folder(self._folder, migration_id)
         mark = load(place)
-        if mark is None or mark.state == "copying":
+        if mark is None or mark.state is MarkState.COPYING:
             raise NotFound(
                 f'the folder "{self._folder}" holds no finished copy of migration "{migration_id}"',
                 hint="run hybridrag apply: it goes on from the checkpoint",
@@ -309,10 +311,10 @@ class JsonStore:
     async def create_place(self) -> None:
         """LightRAG makes it itself."""
 
-    async def mark(self, migration_id: str, state: str, fingerprint: str | None = None) -> None:
-        """See `Store.mark`; "switched" publishes what was written, file by file, and may be repeated."""
+    async def mark(self, migration_id: str, state: MarkState, fingerprint: str | None = None) -> None:
+        """See `Store.mark`; `switched` publishes what was written, file by file, and may be repeated."""
         try:
-            await asyncio.to_thread(publishing.mark, self._folder, migration_id, state)
+            await asyncio.to_thread(publishing.mark, self._folder, migration_id, state, fingerprint)
         except OSError as error:
             raise publishing.explain(error, self._folder) from error
 

@@ -9,17 +9,20 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+from hybridrag.backends.kit.marks import Course, Occupied, course
+from hybridrag.backends.kit.refusals import cannot_be_written
 from hybridrag.errors import BackendUnavailable, PlanRefused
 from hybridrag.model.data import BY_NAME, Batch, Slot, streams_of
 from hybridrag.model.findings import Examination
-from hybridrag.model.plan import owner_of
+from hybridrag.model.marks import MarkState
+from hybridrag.model.plan import KEPT
 from hybridrag.model.ports import Encoded
 from hybridrag.model.selection import Embedding
 
 from .files import GRAPH_FILE, file_of
 from .graph_writer import ORDER_BYTES, GraphText
 from .kv_writer import kv_end, kv_text
-from .publishing import explain, file_names, locked
+from .publishing import explain, file_names, locked, shown
 from .records import writable
 from .staging import Manifest, Staging, load, manifests, save, staging_folder, tidy, whole
 from .vector_writer import vector_end, vector_text
@@ -85,10 +88,12 @@ class JsonWriter:
         found = manifests(self._folder, self._slots)
         kept = whole(self._folder, self._slots)
         for manifest in found:
-            if manifest.migration == self._migration_id and manifest in kept:
+            ours = manifest.migration == self._migration_id and manifest in kept
+            if ours and self._course(manifest) is Course.CONTINUE:
                 return self._resume(manifest)
         for manifest in found:
-            if manifest.state != "switched":
+            # What was switched to is a note of what the files were; they are moved aside when the new ones are.
+            if manifest.state is not MarkState.SWITCHED:
                 self._clear(manifest)
         self._refuse_foreign_data()
         begun = Manifest(
@@ -102,13 +107,11 @@ class JsonWriter:
         return {}
 
     def _resume(self, manifest: Manifest) -> dict[str, int]:
-        if manifest.state == "switched":
-            raise self._in_use("it is in use by an earlier migration that was completed")
         if manifest.replaces != self._replaces:
             place = staging_folder(self._folder, manifest.migration)
             manifest = save(place, manifest.model_copy(update={"replaces": self._replaces}))
         self._opened = Staging(self._folder, manifest)
-        if manifest.state == "copying":
+        if manifest.state is MarkState.COPYING:
             self._opened.rewind()
             order = self._opened.place / _ORDER
             self._graph = GraphText(list(manifest.keys), order.read_bytes() if order.exists() else b"")
@@ -117,11 +120,10 @@ class JsonWriter:
 
     def _clear(self, manifest: Manifest) -> None:
         """Remove an earlier part of ours."""
-        if owner_of(manifest.migration) != owner_of(self._migration_id):
-            raise self._in_use("it holds the unfinished copy of another database")
+        self._course(manifest)
         with locked(self._folder, set(manifest.slots) - set(self._slots)):
             again = load(staging_folder(self._folder, manifest.migration))
-            if again is not None and again.state == "publishing":
+            if again is not None and again.state is MarkState.PUBLISHING:
                 raise self._in_use(
                     "some of its files were already replaced by an earlier migration that was cut off"
                 )
@@ -133,10 +135,14 @@ class JsonWriter:
                 raise self._in_use(f'it already holds "{name}", which is not ours')
 
     def _in_use(self, why: str) -> PlanRefused:
-        return PlanRefused(
-            f'the folder "{self._folder}" cannot be written: {why}',
-            hint="give the database another path in the spec, or empty that folder yourself",
-        )
+        return cannot_be_written(shown(self._folder), why, way_out="path")
+
+    def _course(self, manifest: Manifest) -> Course:
+        try:
+            replaces = KEPT if self._replaces else None
+            return course(manifest.mark, self._migration_id, self._fingerprint, replaces)
+        except Occupied as occupied:
+            raise self._in_use(str(occupied)) from None
 
     def encode(self, batch: Batch) -> Encoded:
         """See `Writer.encode`. What is kept aside (matrix, order of the nodes) stands at the end of the data."""
@@ -181,7 +187,7 @@ class JsonWriter:
 
     async def finish(self, report: Callable[[str], None]) -> None:
         """See `Writer.finish`."""
-        if self._staging.manifest.state == "copying":
+        if self._staging.manifest.state is MarkState.COPYING:
             loop = asyncio.get_running_loop()
 
             def tell(phase: str) -> None:
@@ -206,7 +212,9 @@ class JsonWriter:
             self._assemble()
         staging.flush()
         staging.close()
-        staging.manifest = save(staging.place, staging.manifest.model_copy(update={"state": "copied"}))
+        staging.manifest = save(
+            staging.place, staging.manifest.model_copy(update={"state": MarkState.COPIED})
+        )
         tidy(staging.place, keep=file_names(self._slots))
 
     def _assemble(self) -> None:

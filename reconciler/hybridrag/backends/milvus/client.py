@@ -98,6 +98,11 @@ class Connection:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hybridrag-milvus")
         self._client: Any = None
 
+    @property
+    def backend(self) -> str:
+        """Its name in the spec."""
+        return self._endpoint.name
+
     def _open(self) -> None:
         endpoint = self._endpoint
         password, token = endpoint.password(), endpoint.token()

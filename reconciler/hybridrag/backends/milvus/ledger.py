@@ -11,7 +11,10 @@ import secrets
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from hybridrag.backends.kit.marks import check_advance, withdrawn
+from hybridrag.backends.kit.refusals import workspace_in
 from hybridrag.model import fence
+from hybridrag.model.marks import Mark, MarkState, state_of
 
 from .client import Connection, driver, quoted
 from .collections import LEDGER
@@ -23,12 +26,9 @@ PLACE = "place"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
+class WorkspaceMark(Mark):
     """What stands on a workspace. `records` are the committed ones by namespace."""
 
-    migration: str
-    source_fingerprint: str
-    state: str
     records: dict[str, int] = field(default_factory=dict)
 
 
@@ -81,17 +81,23 @@ class Ledger:
     def __init__(self, opened: Connection, workspace: str) -> None:
         self._opened = opened
         self._key = f"mark:{workspace}"
+        self.place = workspace_in(workspace, opened.backend)
 
-    async def mark(self) -> Mark | None:
+    async def mark(self) -> WorkspaceMark | None:
+        if not await self._opened.call("has_collection", LEDGER):
+            return None
         where = f"id == {quoted(self._key)}"
         found = await self._opened.query(LEDGER, where, ["id", "document"], 1)
-        return Mark(**json.loads(found[0]["document"])) if found else None
+        if not found:
+            return None
+        document = json.loads(found[0]["document"])
+        return WorkspaceMark(**{**document, "state": state_of(document["state"], self.place)})
 
-    async def put(self, mark: Mark) -> None:
+    async def put(self, mark: WorkspaceMark) -> None:
         document = {
             "migration": mark.migration,
             "source_fingerprint": mark.source_fingerprint,
-            "state": mark.state,
+            "state": mark.state.value,
             "records": mark.records,
         }
         await put(self._opened, self._key, document)
@@ -99,11 +105,17 @@ class Ledger:
     async def forget(self) -> None:
         await self._opened.call("delete", LEDGER, ids=[self._key])
 
-    async def advance(self, migration: str, state: str, fingerprint: str | None = None) -> bool:
-        """Mark how far a migration is; False when the workspace is not (any more) this migration's."""
+    async def advance(self, migration: str, state: MarkState, fingerprint: str | None = None) -> None:
+        """Mark how far a migration is. Raises PlanRefused where that may not be, or the workspace is another's."""
         mark = await self.mark()
-        if mark is None or mark.migration != migration:
-            return False
-        state_of = fingerprint or mark.source_fingerprint
-        await self.put(replace(mark, state=state, source_fingerprint=state_of))
-        return True
+        check_advance(mark, migration, state, self.place)
+        if mark is not None:
+            state_of_source = fingerprint or mark.source_fingerprint
+            await self.put(replace(mark, state=state, source_fingerprint=state_of_source))
+
+    async def withdraw(self, migration: str) -> None:
+        """See `Store.withdraw`."""
+        mark = await self.mark()
+        state = withdrawn(mark, migration, self.place)
+        if mark is not None and mark.state is not state:
+            await self.put(replace(mark, state=state))

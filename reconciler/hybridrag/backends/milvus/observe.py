@@ -13,7 +13,7 @@ from hybridrag.model.selection import Embedding
 from hybridrag.model.vectors import Elsewhere, as_facts, suffix_in
 
 from .client import Connection, Endpoint, connection, quoted
-from .collections import LEDGER, collection_names, foreign, left_over, stream_of
+from .collections import collection_names, foreign, left_over, stream_of
 from .ledger import Ledger
 from .reader import fingerprint
 from .whereabouts import addresses_in
@@ -93,9 +93,9 @@ async def observe_store(endpoint: Endpoint, workspace: str, embedding: Embedding
         facts["unfinished_writes"] = ", ".join(left_over(existing, names.values())) or None
         facts["fingerprint"] = await fingerprint(opened, present) if present else None
         facts.update(place_facts(await addresses_in(opened, endpoint, workspace, existing)))
-        mark = await Ledger(opened, workspace).mark() if LEDGER in existing else None
+        mark = await Ledger(opened, workspace).mark()
         facts["migration"] = mark.migration if mark else None
-        facts["state"] = mark.state if mark else None
+        facts["state"] = mark.state.value if mark else None
         facts["source_fingerprint"] = mark.source_fingerprint if mark else None
         if mark:
             details["checkpoint_records"] = sum(mark.records.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hybridrag.errors import PlanRefused
+from hybridrag.backends.kit.marks import check_overwritable
 from hybridrag.model.selection import Embedding
 
 from .client import Endpoint
@@ -19,13 +19,7 @@ async def make_way(
     names = collection_names(workspace, embedding)
     async with locked(endpoint, workspace) as (opened, lock):
         ledger = Ledger(opened, workspace)
-        mark = await ledger.mark()
-        if mark is not None and (mark.migration != migration_id or mark.state != "switched"):
-            raise PlanRefused(
-                f'workspace "{workspace}" in backend "{endpoint.name}" was taken over by another migration meanwhile; '
-                "nothing was overwritten",
-                hint="hybridrag plan shows what is there now",
-            )
+        check_overwritable(await ledger.mark(), migration_id, ledger.place)
         await ledger.forget()
         others = await holding(opened, set(await opened.call("list_collections")), workspace, names)
         await drop(opened, lock, [*names.values(), *others])

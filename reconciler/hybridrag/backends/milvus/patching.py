@@ -12,22 +12,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hybridrag.backends.kit.marks import RECLAIMED, check_patchable, check_reclaimable
 from hybridrag.errors import PlanRefused
 from hybridrag.model.data import Batch
-from hybridrag.model.plan import owner_of
+from hybridrag.model.marks import MarkState
 from hybridrag.model.said import said
 from hybridrag.model.selection import Embedding
 
 from .client import SLOW_TIMEOUT_S, Connection, Endpoint, connection, quoted
 from .collections import collection_names
-from .ledger import Ledger, Mark
+from .ledger import Ledger, WorkspaceMark
 from .lock import Lock
 from .reader import PAGE_BYTES, keys_of
 from .rows import Refused, Shape, batch_of
 from .writer import REQUEST_BYTES, locked
 
-RECLAIMED = "reclaimed"
-"""The source's fingerprint of a copy taken back: no source has this one, so that all of it is compared."""
 IDS = 1000
 """Ids named in one request."""
 
@@ -78,22 +77,14 @@ class MilvusMending:
         """See `Mending.reclaim`. LightRAG brings its collections up to date first: it may be a newer one than made them."""
         async with locked(self.endpoint, self.workspace) as (opened, lock):
             ledger = Ledger(opened, self.workspace)
-            mark = await ledger.mark()
-            if mark is not None:
-                finished = mark.state == "switched" or mark.migration == migration_id
-                ours = owner_of(mark.migration) == owner_of(migration_id)
-                if not ours or mark.state == "copying" or not finished:
-                    raise self._taken()
+            if (mark := await ledger.mark()) is not None:
+                check_reclaimable(mark, migration_id, ledger.place)
             await self.create_schema()
             lock.check()
-            await ledger.put(Mark(migration=migration_id, source_fingerprint=RECLAIMED, state="copied"))
-
-    def _taken(self) -> PlanRefused:
-        return PlanRefused(
-            f'workspace "{self.workspace}" in backend "{self.endpoint.name}" was taken over by another migration '
-            "meanwhile; nothing was changed",
-            hint="hybridrag plan shows what is there now",
-        )
+            taken = WorkspaceMark(
+                migration=migration_id, source_fingerprint=RECLAIMED, state=MarkState.COPIED
+            )
+            await ledger.put(taken)
 
     def open(self, migration_id: str) -> MilvusPatcherSession:
         return MilvusPatcherSession(self, migration_id)
@@ -157,11 +148,8 @@ class MilvusPatcherSession:
         try:
             # What is changed from now on is unverified, whoever looks at it after a kill.
             ledger = Ledger(opened, mending.workspace)
-            mark = await ledger.mark()
-            if mark is None or mark.state not in ("copied", "verified"):
-                raise mending._taken()
-            if not await ledger.advance(self._migration_id, "copied"):
-                raise mending._taken()
+            check_patchable(await ledger.mark(), self._migration_id, ledger.place)
+            await ledger.advance(self._migration_id, MarkState.COPIED)
         except BaseException:
             await self._stack.aclose()
             raise

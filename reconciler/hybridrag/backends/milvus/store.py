@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from hybridrag.errors import PlanRefused
+from hybridrag.backends.kit.marks import check_removable
 from hybridrag.model.address import Addresses
 from hybridrag.model.data import Batch, Slot, Vectors
 from hybridrag.model.facts import Facts
 from hybridrag.model.findings import Examination, Glance, Nearest
+from hybridrag.model.marks import MarkState
 from hybridrag.model.ports import Store
 from hybridrag.model.selection import Embedding, SchemaMaker, Selection
 from hybridrag.model.vectors import elsewhere_in
@@ -128,28 +129,18 @@ class MilvusStore:
     async def create_place(self) -> None:
         """LightRAG makes it itself."""
 
-    async def mark(self, migration_id: str, state: str, fingerprint: str | None = None) -> None:
+    async def mark(self, migration_id: str, state: MarkState, fingerprint: str | None = None) -> None:
         async with connection(self._endpoint, patience_s=10) as opened:
-            if not await Ledger(opened, self._workspace).advance(migration_id, state, fingerprint):
-                raise PlanRefused(
-                    f'workspace "{self._workspace}" in backend "{self.backend}" was taken over by another migration '
-                    "meanwhile; nothing was switched",
-                    hint="give the database another workspace in the spec, then run hybridrag plan",
-                )
+            await Ledger(opened, self._workspace).advance(migration_id, state, fingerprint)
 
     async def withdraw(self, migration_id: str) -> None:
-        await self.mark(migration_id, "verified")
+        async with connection(self._endpoint, patience_s=10) as opened:
+            await Ledger(opened, self._workspace).withdraw(migration_id)
 
     async def destroy_kept(self, migration_id: str | None) -> None:
         async with locked(self._endpoint, self._workspace) as (opened, lock):
             ledger = Ledger(opened, self._workspace)
-            mark = await ledger.mark()
-            if mark is not None and mark.migration != migration_id:
-                raise PlanRefused(
-                    f'workspace "{self._workspace}" in backend "{self.backend}" was taken over by another migration '
-                    "meanwhile; nothing was deleted",
-                    hint="hybridrag plan shows what is there now",
-                )
+            check_removable(await ledger.mark(), migration_id, ledger.place, "deleted")
             await drop(opened, lock, collection_names(self._workspace, self._embedding).values())
             await ledger.forget()  # last, so that a kill in between leaves it ours
 

@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hybridrag.backends.kit.marks import Course, Occupied, course
+from hybridrag.backends.kit.refusals import busy, cannot_be_written, workspace_in
 from hybridrag.errors import BackendUnavailable, PlanRefused
 from hybridrag.model.data import Batch
-from hybridrag.model.plan import owner_of
+from hybridrag.model.marks import MarkState
 from hybridrag.model.ports import Encoded
 from hybridrag.model.said import said
 from hybridrag.model.selection import Embedding, SchemaMaker, Selection
@@ -19,7 +21,7 @@ from hybridrag.model.selection import Embedding, SchemaMaker, Selection
 from . import ledger
 from .client import SLOW_TIMEOUT_S, Connection, Endpoint, connection
 from .collections import collection_names
-from .ledger import Ledger, Mark
+from .ledger import Ledger, WorkspaceMark
 from .lock import Lock
 from .observe import holding
 from .rows import Refused, Shape
@@ -66,16 +68,15 @@ class MilvusWriter:
         self._replaces = replaces
         self._ledger = Ledger(opened, workspace)
         self._shapes = {namespace: Shape(namespace) for namespace in self._names}
-        self._mark = Mark(migration=migration_id, source_fingerprint=fingerprint, state="copying")
+        self._mark = WorkspaceMark(
+            migration=migration_id, source_fingerprint=fingerprint, state=MarkState.COPYING
+        )
 
     async def prepare(self) -> dict[str, int]:
         """See `Writer.prepare`. An earlier part of ours for another state of the source is removed first."""
         mark = await self._ledger.mark()
-        if mark and mark.state == "switched" and mark.migration != self._replaces:
-            raise self._in_use("it is in use by an earlier migration that was completed")
-        if mark and owner_of(mark.migration) != owner_of(self._migration_id):
-            raise self._in_use("it holds the unfinished copy of another database")
-        if (mark and mark.migration != self._migration_id) or (mark is None and self._replaces):
+        way = None if mark is None else self._course(mark)
+        if way is Course.CLEAR or (mark is None and self._replaces):
             await self._clear()
             mark = None
         if mark is None:
@@ -87,11 +88,14 @@ class MilvusWriter:
             self._mark = mark
         return dict(self._mark.records)
 
+    def _course(self, mark: WorkspaceMark) -> Course:
+        try:
+            return course(mark, self._migration_id, self._fingerprint, self._replaces)
+        except Occupied as occupied:
+            raise self._in_use(str(occupied)) from None
+
     def _in_use(self, why: str) -> PlanRefused:
-        return PlanRefused(
-            f'workspace "{self._workspace}" in backend "{self._endpoint.name}" cannot be written: {why}',
-            hint="give the database another workspace in the spec, or empty that one yourself",
-        )
+        return cannot_be_written(self._ledger.place, why)
 
     async def _refuse_foreign_data(self) -> None:
         existing = set(await self._opened.call("list_collections"))
@@ -135,8 +139,7 @@ class MilvusWriter:
             await self._indexed(name, report)
             await self._opened.call("load_collection", name, timeout=SLOW_TIMEOUT_S)
         self._lock.check()
-        if not await self._ledger.advance(self._migration_id, "copied"):
-            raise self._in_use("another run has taken it over meanwhile")
+        await self._ledger.advance(self._migration_id, MarkState.COPIED)
 
     async def _indexed(self, name: str, report: Callable[[str], None]) -> None:
         """Wait until the server has built the vector index of what was written."""
@@ -174,11 +177,7 @@ async def locked(endpoint: Endpoint, workspace: str) -> AsyncIterator[tuple[Conn
         async with connection(endpoint, patience_s=15) as beating:
             lock = Lock(beating, workspace)
             if not await lock.take():
-                raise BackendUnavailable(
-                    f'workspace "{workspace}" in backend "{endpoint.name}" is being written by another session of '
-                    "hybridrag",
-                    hint="wait for it to end, then run hybridrag apply",
-                )
+                raise busy(workspace_in(workspace, endpoint.name))
             try:
                 yield opened, lock
             finally:

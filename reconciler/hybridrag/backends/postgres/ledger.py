@@ -13,14 +13,18 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from hybridrag.backends.kit.marks import check_advance, check_patchable, withdrawn
 from hybridrag.model.data import ALL_SLOTS, BY_NAME, Range, Slot, streams_of
 from hybridrag.model.fence import CURRENT
+from hybridrag.model.marks import Mark, MarkState, furthest_behind
 from hybridrag.model.plan import KEPT
 
 from . import fencing
 from .graphs import IN_TABLES, Graph
 
-STATES = ("copying", "copied", "verified", "switched")
+STATES = tuple(state.value for state in MarkState if state is not MarkState.PUBLISHING)
+"""Rows are put in place at once, so that nothing is ever published half."""
+_SWITCHED = MarkState.SWITCHED.value
 _ROW = f"""
     workspace          text NOT NULL,
     slot               text NOT NULL CHECK (slot IN ({", ".join(f"'{slot.value}'" for slot in Slot)})),
@@ -86,14 +90,11 @@ _SLOTS = "(workspace, slot) IN (SELECT * FROM unnest($1::text[], $2::text[]))"
 _STREAMS = "(workspace, namespace) IN (SELECT * FROM unnest($1::text[], $2::text[]))"
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotMark(Mark):
     """The mark on one slot; `indexes` maps an index name to the statement that creates it (vector slot only)."""
 
-    migration_id: str
-    state: str
-    source_fingerprint: str
-    indexes: dict[str, str]
+    indexes: Mapping[str, str]
 
 
 def owners_of(workspace: str, slots: Iterable[Slot], graph: Graph) -> dict[Slot, str]:
@@ -103,7 +104,7 @@ def owners_of(workspace: str, slots: Iterable[Slot], graph: Graph) -> dict[Slot,
 
 async def marks_of(
     opened: asyncpg.Connection, workspace: str, slots: Iterable[Slot], graph: Graph = IN_TABLES
-) -> dict[Slot, Mark]:
+) -> dict[Slot, SlotMark]:
     """The marks on some slots of a workspace. Reads the tables of an earlier version as well, and writes nothing."""
     if not await opened.fetchval(VISIBLE, "migration"):
         return {}
@@ -112,29 +113,36 @@ async def marks_of(
         "SELECT m.*, m.indexes::text AS dropped FROM hybridrag_ledger.migration m WHERE workspace = ANY($1)",
         list(set(owners.values())),
     )
-    found: dict[Slot, Mark] = {}
+    found: dict[Slot, SlotMark] = {}
     for row in rows:
-        mark = Mark(row["migration_id"], row["state"], row["source_fingerprint"], json.loads(row["dropped"]))
+        mark = SlotMark(
+            migration=row["migration_id"],
+            state=MarkState(row["state"]),
+            source_fingerprint=row["source_fingerprint"],
+            indexes=json.loads(row["dropped"]),
+        )
         # Before slots moved separately, one row spoke for all of them.
         named = {Slot(row["slot"])} if row.get("slot") else ALL_SLOTS
         found.update({slot: mark for slot in named if owners.get(slot) == row["workspace"]})
     return found
 
 
-def together(marks: Mapping[Slot, Mark], slots: Iterable[Slot]) -> tuple[str | None, str | None, str | None]:
+def together(
+    marks: Mapping[Slot, SlotMark], slots: Iterable[Slot]
+) -> tuple[str | None, str | None, str | None]:
     """(migration, state, fingerprint of the source) of slots together; what they do not agree on is None.
 
     The state is that of the slot which is furthest behind; a slot without a mark is behind all others.
     """
     if not marks:
         return None, None, None
-    ids = {mark.migration_id for mark in marks.values()}
+    ids = {mark.migration for mark in marks.values()}
     prints = {mark.source_fingerprint for mark in marks.values()}
     whole = set(marks) == set(slots)
-    state = min((mark.state for mark in marks.values()), key=STATES.index) if whole else STATES[0]
+    state = furthest_behind(mark.state for mark in marks.values()) if whole else MarkState.COPYING
     return (
         ids.pop() if len(ids) == 1 else None,
-        state,
+        state.value,
         prints.pop() if len(prints) == 1 else None,
     )
 
@@ -215,7 +223,7 @@ class Ledger:
             if self._fence is not None:
                 await fencing.note(self._opened, self._fence)
 
-    async def marks(self) -> dict[Slot, Mark]:
+    async def marks(self) -> dict[Slot, SlotMark]:
         return await marks_of(self._opened, self._workspace, self._slots, self._graph)
 
     async def begin(self, migration_id: str, fingerprint: str, indexes: dict[str, str]) -> None:
@@ -232,7 +240,7 @@ class Ledger:
                 json.dumps(indexes if slot is Slot.VECTOR else {}),
             )
 
-    async def forget(self, marks: Mapping[Slot, Mark], *, kept: str | None = None) -> bool:
+    async def forget(self, marks: Mapping[Slot, SlotMark], *, kept: str | None = None) -> bool:
         """Drop these marks and their checkpoints; False when one is not there any more, or was switched to meanwhile.
 
         `kept` names a migration whose copy was switched to and does not serve any more; `KEPT` says that of all of them.
@@ -240,10 +248,10 @@ class Ledger:
         gone = [
             await self._opened.fetchval(
                 "DELETE FROM hybridrag_ledger.migration WHERE workspace = $1 AND slot = $2 AND migration_id = $3 "
-                "AND (state <> 'switched' OR $4 IN (migration_id, $5)) RETURNING true",
+                f"AND (state <> '{_SWITCHED}' OR $4 IN (migration_id, $5)) RETURNING true",
                 self._owner[slot],
                 slot.value,
-                mark.migration_id,
+                mark.migration,
                 kept,
                 KEPT,
             )
@@ -256,28 +264,55 @@ class Ledger:
         )
         return all(gone)
 
-    async def advance(self, migration_id: str, state: str, fingerprint: str | None = None) -> bool:
-        """Mark how far a migration is; False, and nothing changed, when a slot is not (any more) this migration's."""
+    async def advance(
+        self, place: str, migration_id: str, state: MarkState, fingerprint: str | None = None
+    ) -> None:
+        """Mark how far a migration is. `place`: this one in words.
+
+        Raises PlanRefused, with nothing changed, where that may not be, or a slot is not (any more) this migration's.
+        """
         async with self._opened.transaction():
-            held = await self._opened.fetch(
-                "SELECT slot FROM hybridrag_ledger.migration "
-                f"WHERE {_SLOTS} AND migration_id = $3 AND {fencing.HOLDS.format(state='$4', number='$5')} FOR UPDATE",
-                self._owners,
-                self._names,
-                migration_id,
-                *self._shown,
-            )
-            if len(held) != len(self._names):
-                return False
-            await self._opened.execute(
-                "UPDATE hybridrag_ledger.migration SET state = $3, updated_at = now(), "
-                f"source_fingerprint = coalesce($4, source_fingerprint) WHERE {_SLOTS}",
-                self._owners,
-                self._names,
-                state,
-                fingerprint,
-            )
-        return True
+            for mark in await self._held(migration_id):
+                check_advance(mark, migration_id, state, place)
+            await self._set(state, fingerprint)
+
+    async def withdraw(self, place: str, migration_id: str) -> None:
+        """See `Store.withdraw`."""
+        async with self._opened.transaction():
+            states = {withdrawn(mark, migration_id, place) for mark in await self._held(migration_id)}
+            if states == {MarkState.VERIFIED}:
+                await self._set(MarkState.VERIFIED, None)
+
+    async def check_patchable(self, place: str, migration_id: str) -> None:
+        """Raises PlanRefused unless this is the migration's whole copy, which does not serve."""
+        async with self._opened.transaction():
+            for mark in await self._held(migration_id):
+                check_patchable(mark, migration_id, place)
+
+    async def _held(self, migration_id: str) -> list[Mark | None]:
+        """The marks of all slots, locked until the transaction ends; None for one that is not ours to change any more."""
+        rows = await self._opened.fetch(
+            "SELECT state, source_fingerprint FROM hybridrag_ledger.migration "
+            f"WHERE {_SLOTS} AND migration_id = $3 AND {fencing.HOLDS.format(state='$4', number='$5')} FOR UPDATE",
+            self._owners,
+            self._names,
+            migration_id,
+            *self._shown,
+        )
+        found: list[Mark | None] = [
+            Mark(migration=migration_id, source_fingerprint=row[1], state=MarkState(row[0])) for row in rows
+        ]
+        return found + [None] * (len(self._names) - len(found))
+
+    async def _set(self, state: MarkState, fingerprint: str | None) -> None:
+        await self._opened.execute(
+            "UPDATE hybridrag_ledger.migration SET state = $3, updated_at = now(), "
+            f"source_fingerprint = coalesce($4, source_fingerprint) WHERE {_SLOTS}",
+            self._owners,
+            self._names,
+            state.value,
+            fingerprint,
+        )
 
     async def lock_lane(self) -> None:
         """For a session that writes beside the one that holds the lock: whoever takes that lock next waits for its end."""

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncpg
 
+from hybridrag.backends.kit.marks import check_overwritable
+from hybridrag.backends.kit.refusals import taken_over, workspace_in
 from hybridrag.errors import PlanRefused
 from hybridrag.model.data import Slot
 from hybridrag.model.selection import Embedding
 
 from .endpoint import Endpoint
 from .graphs import IN_TABLES, Graph, mine, relations
-from .keeping import locked, taken_over
+from .keeping import locked
 from .other_models import foreign_vectors
 
 ROWS = 10_000
@@ -34,13 +36,14 @@ async def make_way(
     graph: Graph = IN_TABLES,
 ) -> None:
     """See `Store.make_way`. Edges before nodes, as they hang on them; vectors of another model go as well."""
+    place = workspace_in(workspace, endpoint.name)
     async with locked(endpoint, workspace, slots, graph) as (opened, ledger):
         async with opened.transaction():
             marks = await ledger.marks()
-            if any(mark.migration_id != migration_id or mark.state != "switched" for mark in marks.values()):
-                raise taken_over(endpoint, workspace)
+            for mark in marks.values():
+                check_overwritable(mark, migration_id, place)
             if marks and not await ledger.forget(marks, kept=migration_id):
-                raise taken_over(endpoint, workspace)
+                raise taken_over(place, "overwritten")
         tables = relations(workspace, embedding, slots, graph)
         for namespace, table in sorted(tables.items(), key=lambda item: item[0] != "edges"):
             await _empty(opened, table, mine(namespace, graph), workspace, rows)

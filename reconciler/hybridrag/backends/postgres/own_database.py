@@ -13,6 +13,7 @@ import asyncpg
 from hybridrag.errors import BackendUnavailable
 from hybridrag.model.data import ALL_SLOTS, Slot, streams_of
 from hybridrag.model.facts import Facts, Value
+from hybridrag.model.marks import MarkState
 
 from .client import connection
 from .endpoint import Endpoint
@@ -97,7 +98,9 @@ async def _alone(opened: asyncpg.Connection, endpoint: Endpoint) -> None:
         return bool(await opened.fetchval(_LOCK, endpoint.database))
 
     busy = f'another session of hybridrag is making or dropping Postgres database "{endpoint.database}"'
-    await take(lock, LOCK_PATIENCE_S, busy)
+    await take(
+        lock, LOCK_PATIENCE_S, BackendUnavailable(busy, hint="wait for it to end, then run hybridrag apply")
+    )
 
 
 async def drop(endpoint: Endpoint) -> None:
@@ -193,7 +196,7 @@ async def served_elsewhere(opened: asyncpg.Connection, endpoint: Endpoint, works
             marks = await marks_of(there, workspace, ALL_SLOTS)
     except BackendUnavailable:  # not for our eyes
         return None
-    if not any(mark.state == "switched" for mark in marks.values()):
+    if not any(mark.state is MarkState.SWITCHED for mark in marks.values()):
         return None
     return f'Postgres database "{other.database}" holds workspace "{workspace}"'
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import asyncpg
 import numpy as np
 
-from hybridrag.errors import PlanRefused
+from hybridrag.backends.kit.refusals import busy, workspace_in
 from hybridrag.model.data import Batch, Slot
+from hybridrag.model.marks import MarkState
 from hybridrag.model.selection import Embedding
 
 from . import keeping
@@ -191,15 +192,15 @@ class PostgresPatcherSession:
             connection(mending.endpoint, purpose="writer", read_only=False, patience_s=15)
         )
         ledger = Ledger(opened, mending.workspace, mending.slots, mending.graph)
-        busy = f'workspace "{mending.workspace}" in backend "{mending.endpoint.name}" is being written by another run'
+        place = workspace_in(mending.workspace, mending.endpoint.name)
         try:
-            await take(ledger.lock, LOCK_PATIENCE_S, busy)
+            await take(ledger.lock, LOCK_PATIENCE_S, busy(place))
             if self._migration_id is None:
                 return PostgresPatcher(opened, mending)
             await ledger.create()
             # What is changed from now on is unverified, whoever looks at it after a kill.
-            if not await ledger.advance(self._migration_id, "copied"):
-                raise PlanRefused(busy, hint="wait for it to end, then run hybridrag apply")
+            await ledger.check_patchable(place, self._migration_id)
+            await ledger.advance(place, self._migration_id, MarkState.COPIED)
         except BaseException:
             await self._stack.aclose()
             raise

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from hybridrag.errors import PlanRefused
+from hybridrag.backends.kit.refusals import workspace_in
 from hybridrag.model.address import Addresses
 from hybridrag.model.data import ALL_SLOTS, Batch, Slot, Vectors, streams_of
 from hybridrag.model.facts import Facts
 from hybridrag.model.findings import Examination, Glance, Nearest, Recall
+from hybridrag.model.marks import MarkState
 from hybridrag.model.ports import Store
 from hybridrag.model.selection import Embedding, SchemaMaker, Selection
 
@@ -196,19 +197,18 @@ class PostgresStore:
         if self._endpoint.home is not None:
             await own_database.create(self._endpoint, self._workspace)
 
-    async def mark(self, migration_id: str, state: str, fingerprint: str | None = None) -> None:
+    async def mark(self, migration_id: str, state: MarkState, fingerprint: str | None = None) -> None:
         async with connection(self._endpoint, purpose="mark", read_only=False, patience_s=10) as opened:
             ledger = Ledger(opened, self._workspace, self._slots, self._graph)
             await ledger.create()  # a copy that an earlier version made has an earlier version's marks
-            if not await ledger.advance(migration_id, state, fingerprint):
-                raise PlanRefused(
-                    f'workspace "{self._workspace}" in backend "{self.backend}" was taken over by another migration '
-                    "meanwhile; nothing was switched",
-                    hint="give the database another workspace in the spec, then run hybridrag plan",
-                )
+            place = workspace_in(self._workspace, self.backend)
+            await ledger.advance(place, migration_id, state, fingerprint)
 
     async def withdraw(self, migration_id: str) -> None:
-        await self.mark(migration_id, "verified")
+        async with connection(self._endpoint, purpose="mark", read_only=False, patience_s=10) as opened:
+            ledger = Ledger(opened, self._workspace, self._slots, self._graph)
+            await ledger.create()
+            await ledger.withdraw(workspace_in(self._workspace, self.backend), migration_id)
 
     async def destroy_kept(self, migration_id: str | None) -> None:
         try:

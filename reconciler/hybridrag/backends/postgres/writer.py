@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 
 import asyncpg
 
+from hybridrag.backends.kit.marks import Course, Occupied, course
+from hybridrag.backends.kit.refusals import MEANWHILE, busy, cannot_be_written, workspace_in
 from hybridrag.errors import BackendUnavailable, PlanRefused
 from hybridrag.failpoints import Point, failpoint
 from hybridrag.model.data import Batch, Range, Slot, streams_of
-from hybridrag.model.plan import KEPT, owner_of
+from hybridrag.model.marks import MarkState
 from hybridrag.model.ports import Encoded
 from hybridrag.model.selection import Embedding, SchemaMaker, Selection
 
@@ -25,7 +27,7 @@ from .endpoint import Endpoint
 from .failures import FAILURES, explain
 from .graphs import STREAMS, Graph, RowEncoder, mine, once, relation
 from .indexes import KINDS, column_type, definition, name_of
-from .ledger import Ledger, Mark
+from .ledger import Ledger, SlotMark
 from .rows import Shape
 from .spec import VectorIndexSpec
 from .tables import TABLES, index_name
@@ -105,16 +107,9 @@ class PostgresWriter:
         await self._opened.execute("SET client_min_messages = warning")
         await self._ledger.create()
         marks = await self._ledger.marks()
-        for mark in marks.values():
-            ours = owner_of(mark.migration_id) == owner_of(self._task.migration_id)
-            # Slots that were left one after the other bear the marks of several migrations.
-            given_up = ours and self._task.replaces in (mark.migration_id, KEPT)
-            if mark.state == "switched" and not given_up:
-                raise self._in_use("it is in use by an earlier migration that was completed")
-            if not ours:
-                raise self._in_use("it holds the unfinished copy of another database")
-        whole = set(marks) == self._task.slots
-        goes_on = whole and all(map(self._goes_on, marks.values()))
+        # Slots that were left one after the other bear the marks of several migrations.
+        courses = {self._course(mark) for mark in marks.values()}
+        goes_on = set(marks) == self._task.slots and courses == {Course.CONTINUE}
         if (marks and not goes_on) or (not marks and self._task.replaces):
             await self._clear(marks)
             marks = {}
@@ -147,16 +142,19 @@ class PostgresWriter:
             await other._ledger.lock_lane()
             yield other
 
-    def _goes_on(self, mark: Mark) -> bool:
-        """Whether a copy is ours to continue: positions count the records of one state of the source only."""
-        same = mark.source_fingerprint == self._task.fingerprint or mark.state != "copying"
-        return mark.migration_id == self._task.migration_id and same
+    def _course(self, mark: SlotMark) -> Course:
+        task = self._task
+        try:
+            return course(mark, task.migration_id, task.fingerprint, task.replaces)
+        except Occupied as occupied:
+            raise self._in_use(str(occupied)) from None
+
+    @property
+    def _place(self) -> str:
+        return workspace_in(self._workspace, self._task.endpoint.name)
 
     def _in_use(self, why: str) -> PlanRefused:
-        return PlanRefused(
-            f'workspace "{self._workspace}" in backend "{self._task.endpoint.name}" cannot be written: {why}',
-            hint="give the database another workspace in the spec, or empty that one yourself",
-        )
+        return cannot_be_written(self._place, why)
 
     async def _refuse_another_index(self) -> None:
         """LightRAG drops another type's index on sight, for every workspace in the table."""
@@ -203,8 +201,8 @@ class PostgresWriter:
 
     async def _begin(self) -> None:
         """Have the tables made and note the migration; one writer at a time, as LightRAG's start bears no other."""
-        busy = f'another session of hybridrag is creating tables in backend "{self._task.endpoint.name}"'
-        await take(self._ledger.lock_schema, SCHEMA_PATIENCE_S, busy)
+        schema = f'the schema of backend "{self._task.endpoint.name}"'
+        await take(self._ledger.lock_schema, SCHEMA_PATIENCE_S, busy(schema))
         await self._refuse_another_index()
         await self._create_schema()
         await self._refuse_another_column()
@@ -225,7 +223,7 @@ class PostgresWriter:
                     await self._opened.execute(f'DROP INDEX "{row["relname"]}"')
             await self._ledger.begin(self._task.migration_id, self._task.fingerprint, dropped)
 
-    async def _clear(self, marks: Mapping[Slot, Mark]) -> None:
+    async def _clear(self, marks: Mapping[Slot, SlotMark]) -> None:
         """Remove an earlier part of ours. Edges before nodes: the cascade of LightRAG's own drop takes hours."""
         async with self._opened.transaction():
             # First, and locking its rows: a copy that is switched to at this moment must stay.
@@ -291,7 +289,7 @@ class PostgresWriter:
         parts = self._ranges[batch.namespace]
         index = max((place for place, part in enumerate(parts) if part.first < batch.position), default=0)
         if not await self._ledger.checkpoint(parts[index], batch.position):
-            raise self._in_use("another run has taken it over meanwhile")
+            raise self._in_use(MEANWHILE)
         parts[index] = replace(parts[index], done=batch.position)
 
     async def finish(self, report: Callable[[str], None]) -> None:
@@ -312,16 +310,15 @@ class PostgresWriter:
             await self._opened.execute(f"ANALYZE {self._table(namespace)}")
         # A synchronous commit makes every earlier asynchronous one durable as well.
         await self._opened.execute("SET synchronous_commit = on")
-        if not await self._ledger.advance(self._task.migration_id, "copied"):
-            raise self._in_use("another run has taken it over meanwhile")
+        await self._ledger.advance(self._place, self._task.migration_id, MarkState.COPIED)
 
 
-async def take(lock: Callable[[], Awaitable[bool]], patience_s: float, busy: str) -> None:
-    """Ask for a lock until it is ours. Raises BackendUnavailable when `patience_s` is over."""
+async def take(lock: Callable[[], Awaitable[bool]], patience_s: float, otherwise: BackendUnavailable) -> None:
+    """Ask for a lock until it is ours. Raises `otherwise` when `patience_s` is over."""
     deadline = time.monotonic() + patience_s
     while not await lock():
         if time.monotonic() > deadline:
-            raise BackendUnavailable(busy, hint="wait for it to end, then run hybridrag apply")
+            raise otherwise
         await asyncio.sleep(0.25)
 
 
@@ -352,13 +349,10 @@ class PostgresWriterSession:
             connection(task.endpoint, purpose="writer", read_only=False, patience_s=15)
         )
         try:
-            busy = (
-                f'workspace "{task.workspace}" in backend "{task.endpoint.name}" is being written by another '
-                "session of hybridrag"
-            )
+            waited = busy(workspace_in(task.workspace, task.endpoint.name))
             ledger = Ledger(opened, task.workspace, task.slots, task.graph)
-            await take(ledger.lock, LOCK_PATIENCE_S, busy)
-            await take(ledger.lanes_ended, LOCK_PATIENCE_S, busy)
+            await take(ledger.lock, LOCK_PATIENCE_S, waited)
+            await take(ledger.lanes_ended, LOCK_PATIENCE_S, waited)
         except BaseException:
             await self._stack.aclose()
             raise
