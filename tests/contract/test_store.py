@@ -14,7 +14,6 @@ from hybridrag.model.marks import MarkState
 from hybridrag.model.ports import Store
 from tests.support.stand import ENGINES, FIRST, Stand, stand_of
 
-
 SELDOM = [
     pytest.param(engine, marks=pytest.mark.slow) if engine in ("age", "milvus") else engine
     for engine in ENGINES

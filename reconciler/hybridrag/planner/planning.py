@@ -324,7 +324,7 @@ def _part(
         replaces = "overwritten" if part.target.type == JSON else None
     else:
         replaces = usable_target(item, part, target, identity, kept)
-    if not foreign and (kept or target.get("state") == "switched"):
+    if not foreign and (kept or target.get("state") == MarkState.SWITCHED):
         held = Serving(
             part.target.name,
             counted(target, part.slots),
