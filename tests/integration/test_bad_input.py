@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -195,10 +196,6 @@ CASES = {
         edit("kv_store_doc_status.json", '"metadata": {', '"metadata": {"deep": ' + "[" * 3000 + "]" * 3000 + ","),
         5, ("doc_status",), "validate",
     ),
-    "field that has no place": Case(
-        kv("full_docs", lambda whole: first(whole).update(multimodal_content=[1])),
-        5, ("full_docs.multimodal_content (1 records)", "hybridrag apply --allow field_loss"), "validate",
-    ),
     # the spec and the registry
     "dimensions differ from the spec": Case(
         spec(f"dim: {DIM}", "dim: 128"), 5, ("96 dimensions", "128", "databases.notes.embedding.dim")
@@ -324,14 +321,16 @@ def test_a_workspace_with_other_data_is_not_written_unasked(
     assert rows_held(server.dsn(empty)) == 1
 
 
-def test_a_field_without_a_place_may_be_left_behind_by_name(project: Project) -> None:
-    """`--allow field_loss` is the way out that the refusal names; everything else arrives."""
+def test_a_field_without_a_column_goes_along_unasked(project: Project) -> None:
+    """Nobody is asked, nothing is lost: it is verified in Postgres and stands in the files after a rollback."""
     kv("full_docs", lambda whole: first(whole).update(multimodal_content=[1]))(project)
     before = digests(project.data)
-    assert_refused(apply(project), 5, "hybridrag apply --allow field_loss")
-    planned = project.ok("plan")
-    assert "! field_loss: " in planned, "what was found is remembered while the source stands"
-    assert "needs consent: hybridrag apply --allow field_loss" in planned
-    assert "0 missing, 0 extra, 0 different" in apply(project, "--allow", "field_loss").stdout
+    done = apply(project)
+    assert "0 missing, 0 extra, 0 different" in done.stdout
     assert serving(project) == "pg"
     assert digests(project.data) == before
+    run_sql(str(project.dsn), "UPDATE lightrag_doc_full SET process_options = 'p'")
+    project.ok("rollback", "notes", "--auto-approve")
+    docs = json.loads((project.data / "kv_store_full_docs.json").read_text("utf-8"))
+    (marked,) = (doc for doc in docs.values() if "multimodal_content" in doc)
+    assert (marked["multimodal_content"], marked["process_options"]) == ([1], "p")

@@ -123,12 +123,14 @@ def test_a_record_has_one_form_in_postgres(
     assert repr(form.fields[0]) == repr(wanted)
 
 
-def test_fields_without_a_column_are_counted_by_name_and_only_when_they_hold_something() -> None:
-    """The graph keeps all its fields; the other tables have fixed columns."""
-    _, into = examine("doc_status", "k", status="processed", multimodal_content=[1], scheme_name=None)
-    assert into.lost == {("doc_status", "multimodal_content"): 1}
+def test_fields_without_a_column_are_counted_by_name_and_kept() -> None:
+    """The graph keeps all its fields; the other tables have fixed columns, and what has none is kept beside them."""
+    form, into = examine("doc_status", "k", status="processed", multimodal_content=[1.0], scheme_name=None)
+    assert form.fields == [{"status": "processed", "multimodal_content": [1], "scheme_name": None}]
+    assert into.carried == {("doc_status", "multimodal_content"): 1, ("doc_status", "scheme_name"): 1}
+    assert (into.carried_by, into.lost) == ({"doc_status": 1}, {})
     _, into = examine("nodes", "k", anything="x")
-    assert into.lost == {}
+    assert (into.carried, into.lost) == ({}, {})
 
 
 def test_only_the_first_refusals_are_listed_and_all_are_counted() -> None:

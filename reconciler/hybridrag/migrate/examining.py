@@ -105,7 +105,7 @@ class _Stream:
                 alone = Examination()
                 self._target.examine(batch.only([index]), alone)
                 reasons.update((index, reason) for _, _, reason in alone.refused)
-        self.found.add(Examination(lost=found.lost))
+        self.found.add(Examination(lost=found.lost, carried=found.carried, carried_by=found.carried_by))
         self.table.add(form)
         for index in sorted(reasons):
             self._leave(batch, index, reasons[index])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from .vectors import Elsewhere
@@ -14,13 +14,16 @@ class Examination:
     """What a target says of records before they are written.
 
     `refused` maps a namespace and key to the reason the target cannot hold the record; `lost` counts,
-    per namespace and field, values that the target has no place for. `left_out` are the positions of all refused
+    per namespace and field, values that the target has no place for; `carried` those that it keeps beside the record,
+    where LightRAG does not see them, and `carried_by` the records of a namespace that have such. `left_out` are the positions of all refused
     records by namespace, as `BadRecord` counts them, in any order; filled by whoever reads a whole source.
     """
 
     refused: list[tuple[str, str, str]] = field(default_factory=list)
     refused_total: int = 0
     lost: dict[tuple[str, str], int] = field(default_factory=dict)
+    carried: dict[tuple[str, str], int] = field(default_factory=dict)
+    carried_by: dict[str, int] = field(default_factory=dict)
     left_out: dict[str, array[int]] = field(default_factory=dict)
 
     def refuse(self, namespace: str, key: str, reason: str, *, keep: int = 20) -> None:
@@ -29,12 +32,22 @@ class Examination:
         if len(self.refused) < keep:
             self.refused.append((namespace, key, reason))
 
+    def carry(self, namespace: str, names: Collection[str]) -> None:
+        """Note the fields of one record that the target keeps beside it."""
+        self.carried_by[namespace] = self.carried_by.get(namespace, 0) + 1
+        for name in names:
+            self.carried[namespace, name] = self.carried.get((namespace, name), 0) + 1
+
     def add(self, other: Examination) -> None:
         """Take in what was said of other records."""
         self.refused += other.refused[: max(0, 20 - len(self.refused))]
         self.refused_total += other.refused_total
         for key, count in other.lost.items():
             self.lost[key] = self.lost.get(key, 0) + count
+        for key, count in other.carried.items():
+            self.carried[key] = self.carried.get(key, 0) + count
+        for name, count in other.carried_by.items():
+            self.carried_by[name] = self.carried_by.get(name, 0) + count
         for name, positions in other.left_out.items():
             self.left_out.setdefault(name, array("Q")).extend(positions)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from hybridrag.errors import HybridragError
@@ -24,10 +24,14 @@ from .selection import Embedding, Selection
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A batch, and what the writer made of it; `data` is None where it can only be made while writing."""
+    """A batch, and what the writer made of it; `data` is None where it can only be made while writing.
+
+    `beside`: what is written elsewhere together with it; None where there is nothing.
+    """
 
     batch: Batch
     data: bytes | None
+    beside: bytes | None = field(default=None, kw_only=True)
 
 
 class Patcher(Protocol):

@@ -27,6 +27,7 @@ _LENGTH = struct.Struct(">i")
 _SHORT = struct.Struct(">h")
 _LONG = struct.Struct(">q")
 _VARCHAR_OID = 1043
+_FOUR = struct.pack(">h", 4)
 _EPOCH_2000 = 946_684_800
 _Y2000 = dt.datetime(2000, 1, 1)
 _MICROSECOND = dt.timedelta(microseconds=1)
@@ -93,6 +94,21 @@ class Encoder:
         """One whole COPY BINARY stream. `order` gives (tokens, chunk_order_index) of a chunk."""
         return b"".join([COPY_HEADER, *self._rows(batch, order), COPY_TRAILER])
 
+    def beside(self, batch: Batch) -> bytes | None:
+        """The rows of `carried.py` for the same batch, as a COPY BINARY stream; None where there are none."""
+        rows = []
+        namespace = _field(batch.namespace.encode())
+        for key, raw in zip(batch.keys, batch.fields, strict=True):
+            if fields := self._shape.beside(raw):
+                rows += [
+                    _FOUR,
+                    self._workspace,
+                    namespace,
+                    _field(key.encode()),
+                    _field(dump_json(fields, "")),
+                ]
+        return b"".join([COPY_HEADER, *rows, COPY_TRAILER]) if rows else None
+
     def _rows(self, batch: Batch, order: Order | None) -> Iterable[bytes]:
         form, table = self._shape.form, self._shape.table
         vectors = None if batch.vectors is None else batch.vectors.astype(self._number).tobytes()
@@ -156,11 +172,15 @@ _DECODERS: dict[Kind, Callable[[bytes], Any]] = {
 
 
 class Decoder:
-    """Rows of one namespace, selected in the order of `select`, back into records in canonical form."""
+    """Rows of one namespace, selected in the order of `select`, back into records in canonical form.
 
-    def __init__(self, shape: Shape) -> None:
+    `carried`: behind them stands what is kept beside the record (`carried.py`). A column of the same name goes first.
+    """
+
+    def __init__(self, shape: Shape, *, carried: bool = False) -> None:
         table = shape.table
         self._namespace = shape.namespace
+        self._carried = carried
         self._table = table
         self._columns = [(c.field, c.absent, c.kind is Kind.JSON, _DECODERS[c.kind]) for c in table.columns]
         if table.graph:
@@ -189,9 +209,11 @@ class Decoder:
                 if form == absent or (is_json and absent is None and form == {}):
                     continue
                 fields[name] = form
+            if self._carried and (text := row[len(self.select)]) is not None:
+                fields = {**canonical(orjson.loads(text)), **fields}
             batch.fields.append(fields)
         if self._table.vector:
-            batch.vectors = _vectors([row[-1] for row in rows])
+            batch.vectors = _vectors([row[len(self.select) - 1] for row in rows])
         return batch
 
 

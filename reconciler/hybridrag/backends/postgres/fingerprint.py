@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import asyncpg
 
@@ -17,6 +18,7 @@ from hybridrag.model.data import Slot
 from hybridrag.model.facts import digest_of
 from hybridrag.model.selection import Embedding
 
+from . import carried
 from .catalog import Physical, physical
 from .copy_binary import Decoder
 from .graphs import IN_TABLES, Graph, mine, relations
@@ -59,7 +61,12 @@ async def fingerprint_of(
 ) -> str:
     """The fingerprint from what was tallied, by namespace. The same database on a replica has the same one."""
     place = await opened.fetchval("SELECT oid::bigint FROM pg_database WHERE datname = current_database()")
-    state = {name: [present[name].identity, found.rows, found.versions] for name, found in tallies.items()}
+    state: dict[str, list[Any]] = {
+        name: [present[name].identity, found.rows, found.versions] for name, found in tallies.items()
+    }
+    for name, found in (await carried.versions(opened, workspace)).items():
+        if name in tallies:
+            state[f"carried/{name}"] = found
     return digest_of([place, workspace, state])
 
 

@@ -13,6 +13,7 @@ from hybridrag.model.data import Slot
 from hybridrag.model.marks import MarkState
 from hybridrag.model.selection import Embedding
 
+from . import carried
 from .client import connection
 from .endpoint import Endpoint
 from .graphs import IN_TABLES, Graph, mine, relations
@@ -65,6 +66,7 @@ async def destroy(
         for namespace, table in sorted(tables.items(), key=lambda item: item[0] != "edges"):
             if await opened.fetchval("SELECT to_regclass($1)", table):
                 await opened.execute(f"DELETE FROM {table} WHERE {mine(namespace, graph)}", workspace)
+        await carried.forget(opened, workspace, tables)
 
 
 @contextlib.asynccontextmanager

@@ -1,4 +1,4 @@
-"""Our own two small tables on the target: whose a workspace's slots are, and how far a copy came.
+"""Our own small tables on the target: whose a workspace's slots are, and how far a copy came.
 
 They live on the target because a checkpoint must commit in the same transaction as the rows it counts. Slots move
 separately, so every slot has its own mark. Their schema must not be called like a user: Postgres puts the schema
@@ -19,7 +19,7 @@ from hybridrag.model.fence import CURRENT
 from hybridrag.model.marks import Mark, MarkState, furthest_behind
 from hybridrag.model.plan import KEPT
 
-from . import fencing
+from . import carried, fencing
 from .graphs import IN_TABLES, Graph
 
 STATES = tuple(state.value for state in MarkState if state is not MarkState.PUBLISHING)
@@ -48,6 +48,7 @@ CREATE TABLE IF NOT EXISTS hybridrag_ledger.checkpoint (
     last         bigint,
     PRIMARY KEY (workspace, namespace, first)
 );
+{carried.DDL}
 {fencing.DDL}
 """
 VISIBLE = """

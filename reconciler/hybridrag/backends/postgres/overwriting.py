@@ -14,6 +14,7 @@ from hybridrag.errors import PlanRefused
 from hybridrag.model.data import Slot
 from hybridrag.model.selection import Embedding
 
+from . import carried
 from .endpoint import Endpoint
 from .graphs import IN_TABLES, Graph, mine, relations
 from .keeping import locked
@@ -47,6 +48,7 @@ async def make_way(
         tables = relations(workspace, embedding, slots, graph)
         for namespace, table in sorted(tables.items(), key=lambda item: item[0] != "edges"):
             await _empty(opened, table, mine(namespace, graph), workspace, rows)
+        await carried.forget(opened, workspace, tables)
         if Slot.VECTOR in slots:
             for other in await foreign_vectors(opened, workspace, set(tables.values())):
                 await _empty(opened, f'"{other}"', "workspace = $1", workspace, rows)

@@ -14,7 +14,7 @@ from hybridrag.model.data import Batch, Slot
 from hybridrag.model.marks import MarkState
 from hybridrag.model.selection import Embedding
 
-from . import keeping
+from . import carried, keeping
 from .building import Budget
 from .client import connection
 from .copy_binary import Decoder, Encoder, RowSplitter
@@ -74,26 +74,30 @@ class PostgresMending:
         async for row in opened.cursor(query, self.workspace, prefetch=KEYS_AT_ONCE):
             yield row[0]
 
-    def _by_key(self, namespace: str, keys: Sequence[str]) -> tuple[RowDecoder, str, tuple[list[str], ...]]:
-        """(decoder, query, its arguments from $2 on) for the rows of some keys."""
+    def _by_key(
+        self, namespace: str, keys: Sequence[str], *, beside: bool
+    ) -> tuple[RowDecoder, str, tuple[list[str], ...]]:
+        """(decoder, query, its arguments from $2 on) for the rows of some keys. `beside`: with what is kept beside them."""
         if namespace in STREAMS:
             return self.graph.decoder(namespace), *self.graph.chosen(namespace, self.workspace, keys)
-        decoder = Decoder(self.shape(namespace))
+        decoder = Decoder(self.shape(namespace), carried=beside)
         columns = ", ".join(
             "content_vector::vector" if name == "content_vector" else name for name in decoder.select
         )
         query = f"SELECT {columns} FROM {self.table(namespace)} WHERE workspace = $1 AND id = ANY($2::text[])"
+        query = carried.with_carried(f"{query} OFFSET 0", namespace) if beside else query
         return decoder, query, (list(keys),)
 
     async def fetch(self, namespace: str, keys: Sequence[str]) -> Batch:
         splitter = RowSplitter()
-        decoder, query, chosen = self._by_key(namespace, keys)
         rows: list[list[bytes | None]] = []
 
         async def sink(data: bytes) -> None:
             rows.extend(row for row, _ in splitter.feed(data))
 
         async with connection(self.endpoint, purpose="verify", read_only=True, patience_s=10) as opened:
+            beside = namespace not in STREAMS and await carried.carries(opened, self.workspace, namespace)
+            decoder, query, chosen = self._by_key(namespace, keys, beside=beside)
             await opened.copy_from_query(query, self.workspace, *chosen, output=sink, format="binary")
         if not rows:
             nothing = (
@@ -149,6 +153,7 @@ class PostgresPatcher:
             data = encoder.encode(batch, lambda key: (None, None))
         async with self._opened.transaction():
             await upsert(self._opened, self._mending.table(name), encoder.columns, ["workspace", "id"], data)
+            await carried.replace(self._opened, workspace, name, batch.keys, encoder.beside(batch))
             if name == "text_chunks" and Slot.VECTOR in self._mending.slots:
                 await self._follow_chunks(batch.keys)
 
@@ -168,11 +173,12 @@ class PostgresPatcher:
         if namespace in STREAMS:
             await self._mending.graph.remove(self._opened, namespace, self._mending.workspace, keys)
             return
-        await self._opened.execute(
-            f"DELETE FROM {self._mending.table(namespace)} WHERE workspace = $1 AND id = ANY($2::text[])",
-            self._mending.workspace,
-            list(keys),
-        )
+        workspace, table = self._mending.workspace, self._mending.table(namespace)
+        async with self._opened.transaction():
+            await self._opened.execute(
+                f"DELETE FROM {table} WHERE workspace = $1 AND id = ANY($2::text[])", workspace, list(keys)
+            )
+            await carried.remove(self._opened, workspace, namespace, keys)
 
 
 class PostgresPatcherSession:
@@ -195,9 +201,9 @@ class PostgresPatcherSession:
         place = workspace_in(mending.workspace, mending.endpoint.name)
         try:
             await take(ledger.lock, LOCK_PATIENCE_S, busy(place))
+            await ledger.create()  # one that an earlier version made has fewer tables
             if self._migration_id is None:
                 return PostgresPatcher(opened, mending)
-            await ledger.create()
             # What is changed from now on is unverified, whoever looks at it after a kill.
             await ledger.check_patchable(place, self._migration_id)
             await ledger.advance(place, self._migration_id, MarkState.COPIED)

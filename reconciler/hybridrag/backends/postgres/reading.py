@@ -17,6 +17,7 @@ from hybridrag.model.data import ALL_SLOTS, Batch, Slot
 from hybridrag.model.selection import Embedding
 
 from .activity import writes_under_way
+from .carried import carries, with_carried
 from .catalog import expressions, physical
 from .client import connection
 from .copy_binary import Decoder, RowSplitter
@@ -121,18 +122,22 @@ class PostgresReader:
                     hint="check embedding.model and embedding.dim of the database in the spec; they are part of its name",
                 )
             decoder: RowDecoder
+            beside = False
             condition, chosen = self._only(namespace) if self._only else ("true", ())
             if namespace in STREAMS and self._only is None:
                 decoder = self._graph.decoder(namespace)
                 query = self._graph.query(namespace, self._workspace, present, skip)
             else:
-                decoder = rows_of = Decoder(Shape(namespace))
+                beside = namespace not in STREAMS and await carries(opened, self._workspace, namespace)
+                decoder = rows_of = Decoder(Shape(namespace), carried=beside)
                 selected = ", ".join(expressions(TABLES[namespace], rows_of.select, present))
                 query = (
                     f"SELECT {selected} FROM {table} WHERE workspace = $1 AND {condition} OFFSET {int(skip)}"
                 )
             if stop is not None:
                 query += f" LIMIT {max(0, int(stop) - int(skip))}"
+            if beside:
+                query = with_carried(query, namespace)
             ready: asyncio.Queue[tuple[Rows, int] | None] = asyncio.Queue(maxsize=1)
             copying = asyncio.create_task(_copy_out(opened, query, (self._workspace, *chosen), rows, ready))
             position = skip

@@ -158,7 +158,7 @@ class Shape:
         self._known = {column.field for column in self.table.columns}
 
     def form(self, key: str, fields: dict[str, Any]) -> dict[str, Any]:
-        """The record as Postgres gives it back: known fields in canonical form, absent ones left out."""
+        """The record as Postgres gives it back: in canonical form, with absent values of columns left out."""
         _check_key(key, self.table)
         if self.table.graph:
             return self._properties(key, fields)
@@ -171,7 +171,19 @@ class Shape:
             if value == column.absent or (column.kind is Kind.JSON and value == {} and column.absent is None):
                 continue
             form[column.field] = value
+        form.update(self.beside(fields))
         return form
+
+    def beside(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """What the table has no column for, in canonical form. It is kept as text, which also takes a NUL character."""
+        found: dict[str, Any] = {}
+        for name in () if self.table.graph else fields.keys() - self._known:
+            try:
+                found[name] = canonical(fields[name])
+            except ValueError as error:
+                raise Refused(f"{name} contains {error}") from None
+            dump_json({name: found[name]}, name)
+        return found
 
     def _properties(self, key: str, fields: dict[str, Any]) -> dict[str, Any]:
         form: dict[str, Any] = canonical(fields)
@@ -211,10 +223,8 @@ class Shape:
             except RecursionError:
                 into.refuse(batch.namespace, printable(key), TOO_DEEP)
                 continue
-            if not self.table.graph:
-                for name in fields.keys() - self._known:
-                    if fields[name] is not None:
-                        into.lost[(batch.namespace, name)] = into.lost.get((batch.namespace, name), 0) + 1
+            if not self.table.graph and (unknown := fields.keys() - self._known):
+                into.carry(batch.namespace, unknown)
             kept.append(index)
             result.keys.append(key)
             result.fields.append(form)

@@ -19,6 +19,7 @@ from hybridrag.model.marks import MarkState
 from hybridrag.model.ports import Encoded
 from hybridrag.model.selection import Embedding, SchemaMaker, Selection
 
+from . import carried
 from .building import Budget, build, if_absent
 from .catalog import physical
 from .client import connection, while_open
@@ -221,6 +222,8 @@ class PostgresWriter:
                 for row in await self._opened.fetch(_VECTOR_INDEXES, table):
                     dropped[row["relname"]] = row["definition"]
                     await self._opened.execute(f'DROP INDEX "{row["relname"]}"')
+            # What is left of records that LightRAG deleted would be taken for these.
+            await carried.forget(self._opened, self._workspace, self._streams)
             await self._ledger.begin(self._task.migration_id, self._task.fingerprint, dropped)
 
     async def _clear(self, marks: Mapping[Slot, SlotMark]) -> None:
@@ -236,6 +239,7 @@ class PostgresWriter:
                 if await self._opened.fetchval("SELECT to_regclass($1)", table):
                     condition = mine(namespace, self._task.graph)
                     await self._opened.execute(f"DELETE FROM {table} WHERE {condition}", self._workspace)
+            await carried.forget(self._opened, self._workspace, cleared)
             for mark in marks.values():
                 for statement in mark.indexes.values():
                     await self._opened.execute(if_absent(statement))
@@ -243,10 +247,11 @@ class PostgresWriter:
     def encode(self, batch: Batch) -> Encoded:
         """See `Writer.encode`. Chunk vectors repeat columns of their chunks, which only the server has."""
         if batch.namespace == "chunks":
-            return Encoded(batch, None)
+            return Encoded(batch, None, beside=self._encoders["chunks"].beside(batch))
         if batch.namespace in STREAMS:
             return Encoded(batch, self._graph[batch.namespace].encode(batch))
-        return Encoded(batch, self._encoders[batch.namespace].encode(batch))
+        encoder = self._encoders[batch.namespace]
+        return Encoded(batch, encoder.encode(batch), beside=encoder.beside(batch))
 
     async def write(self, encoded: Encoded) -> None:
         """See `Writer.write`."""
@@ -270,6 +275,7 @@ class PostgresWriter:
                     self._opened,
                     self._opened.copy_to_table(table, source=once(data), columns=columns, format="binary"),
                 )
+                await carried.load(self._opened, encoded.beside)
                 await self._checkpoint(batch)
         except asyncpg.UniqueViolationError as error:
             raise BackendUnavailable(
