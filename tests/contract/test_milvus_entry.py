@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from hybridrag.backends.milvus.collections import foreign
-from tests.conftest import ROOT, clean_environment
+from tests.conftest import ROOT, Project, clean_environment
 from tests.support.milvus import MilvusServer
 from tests.support.milvus_stores import EMBEDDING
 
@@ -133,3 +133,26 @@ def test_selection_hands_lightrag_what_the_spec_says_and_hides_the_password(
     assert {name: selection.variables[f"MILVUS_{name}"] for name in told} == told
     assert "pass word" not in repr(selection)
     assert {name: get() for name, get in selection.secrets.items()} == {"MILVUS_PASSWORD": "pass word"}
+
+
+def test_a_backend_that_cannot_hold_a_database_is_refused_for_a_new_one(tmp_path: Path) -> None:
+    """By what it serves, before any server is asked; nothing is written."""
+    spec = {
+        "version": 1,
+        "environment": "test",
+        "backends": {"files": {"type": "json"}, "vectors": {"type": "milvus", "uri": "http://127.0.0.1:9"}},
+        "databases": {},
+    }
+    path = tmp_path / "hybridrag.yaml"
+    path.write_text(yaml.safe_dump(spec), "utf-8")
+    before = path.read_bytes()
+    project = Project(tmp_path, tmp_path, None)
+    for named in ("vectors", "milvus"):
+        argv = ("db", "create", "notes", "--backend", named, "--embedding-dim", "4", "--embedding-model", "m")
+        refused = project.run(*argv)
+        assert refused.returncode == 2, refused.stderr
+        words = " ".join(refused.stderr.split())
+        assert 'backend "vectors" (milvus) cannot hold a database alone' in words
+        assert "hybridrag migrate notes --to vectors moves its vector slot there" in words
+    assert path.read_bytes() == before
+    assert not (tmp_path / "state").exists()

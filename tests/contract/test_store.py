@@ -73,6 +73,26 @@ async def _not_patched(store: Store, words: str, migration: str = FIRST) -> None
                 pass
 
 
+async def _a_glance_reads_no_row(stand: Stand, store: Store) -> None:
+    """It tells counts and mark as the exact look does."""
+    facts, _ = await store.observe()
+    with stand.no_rows():
+        (glance,) = await store.glance()
+    counts = {name: facts[f"records/{name}"] for name in streams_of(stand.slots)}
+    assert {name: glance.records[name] for name in counts} == counts
+    assert glance.problem is None
+    assert glance.state in (facts["state"], None)
+
+
+async def test_words_for_a_server_are_its_engines(stand: Stand) -> None:
+    facts, _ = await stand.backend.observe()
+    words = stand.backend.words(facts)
+    product = {"json": "", "milvus": "Milvus "}.get(stand.engine, "PostgreSQL ")
+    assert bool(words) == bool(product)
+    assert all(each.startswith((product, "pgvector ", "Apache AGE ")) for each in words)
+    assert stand.backend.words({"reachable": False}) == ()
+
+
 async def test_marks_go_their_way_and_no_other(stand: Stand) -> None:
     """Only what was verified is switched to, what serves is neither changed nor marked anew, and twice is as good as once."""
     store = stand.place()
@@ -103,6 +123,7 @@ async def test_marks_go_their_way_and_no_other(stand: Stand) -> None:
         ):
             await stand.copy(store, migration)
     assert (await stand.verified(store)).equal
+    await _a_glance_reads_no_row(stand, store)
 
     for _ in range(2):
         await store.withdraw(FIRST)

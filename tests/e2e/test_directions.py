@@ -169,14 +169,19 @@ def test_vectors_in_milvus_and_the_rest_in_postgres_and_back(mixed: Project) -> 
 
 @pytest.mark.slow
 def test_one_slot_moves_alone(mixed: Project) -> None:
-    """Vectors leave Postgres for Milvus; the other slots are neither read nor written."""
+    """`--to milvus` is what Milvus can hold: vectors leave Postgres; the other slots are neither read nor written."""
     apply(mixed)
     assert mixed.dsn
-    want(mixed, {"kv": "pg", "doc_status": "pg", "vector": "vectors", "graph": "pg"})
-    steps = [step["id"] for step in json.loads(mixed.ok("plan", "--json"))["steps"]]
+    told = json.loads(mixed.ok("migrate", "notes", "--to", "milvus", "--dry-run", "--json"))
+    steps = [step["id"] for step in told["steps"]]
     assert [step for step in steps if step.startswith("migrate")] == ["migrate.notes@vectors"]
-    apply(mixed)
+    done = mixed.ok("migrate", "notes", "--to", "milvus", "--yes")
+    assert '"notes" is served by "pg (vector: vectors)"' in " ".join(done.split())
     assert registry(mixed)["slots"]["graph"]["backend"] == "pg"
+    wanted = yaml.safe_load((mixed.folder / "hybridrag.yaml").read_text("utf-8"))
+    slots = {"kv": "pg", "doc_status": "pg", "vector": "vectors", "graph": "pg"}
+    assert wanted["databases"]["notes"]["backend"] == slots
+    assert "Milvus" in mixed.ok("status")
 
 
 @pytest.mark.slow
@@ -204,9 +209,9 @@ def test_a_slot_that_a_backend_cannot_hold(mixed: Project) -> None:
     want(mixed, "vectors")
     refused = mixed.run("plan")
     assert refused.returncode == 5
-    assert 'backend "vectors" (milvus) cannot hold the kv and doc_status and graph slots' in " ".join(
-        refused.stderr.split()
-    )
+    words = " ".join(refused.stderr.split())
+    assert 'backend "vectors" (milvus) cannot hold the kv and doc_status and graph slots' in words
+    assert "databases.notes.backend: {kv: OTHER, doc_status: OTHER, vector: vectors, graph: OTHER}" in words
 
 
 @pytest.mark.slow

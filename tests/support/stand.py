@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hybridrag.actions.base import Part
 from hybridrag.backends.json.backend import JsonBackend
+from hybridrag.backends.milvus.client import Connection
+from hybridrag.backends.milvus.collections import LEDGER
 from hybridrag.migrate.copying import copy
 from hybridrag.migrate.examining import examine_source
 from hybridrag.migrate.verifying import Report, compare
@@ -37,6 +41,8 @@ class Stand:
     place: Callable[[], Store]
     ways: Sequence[Callable[[], Store]]
     elsewhere: Sequence[Callable[[], Store]]
+    no_rows: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
+    """While entered, rows of a database cannot be read, as far as the stand can tell that from counting them."""
     tunnels: Sequence[Callable[[], Store]] = ()
     """Ways to the place that only the server itself can tell."""
 
@@ -110,6 +116,20 @@ def stand_of(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> Sta
     return _postgres(engine, request)
 
 
+@contextlib.contextmanager
+def _no_rows() -> Iterator[None]:
+    """Of Milvus: only our own ledger can be queried; counting is no query of this kind."""
+    query = Connection.query
+
+    async def only_the_ledger(self: Connection, collection: str, *args: Any) -> Any:
+        assert collection == LEDGER, f"rows of {collection} are read"
+        return await query(self, collection, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Connection, "query", only_the_ledger)
+        yield
+
+
 def _tunnel(request: pytest.FixtureRequest, uri: str) -> int:
     """A port that leads to a server on this machine, until the test ends."""
     stack = contextlib.ExitStack()
@@ -175,5 +195,6 @@ def _milvus(request: pytest.FixtureRequest) -> Stand:
             at(another(uri=uri)) for uri in (server.uri.replace("127.0.0.1", "localhost"), server.uri + "/")
         ],
         elsewhere=[at(backend, "other"), at(server.backend("default"))],
+        no_rows=_no_rows,
         tunnels=[at(another(uri=f"http://127.0.0.1:{tunnel}"))],
     )

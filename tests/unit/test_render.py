@@ -85,7 +85,13 @@ def test_names_with_markup_are_shown_as_they_are(word: str) -> None:
         "provision": word,
     }
     backends = (
-        BackendStatus(name=word, type=word, facts=facts, details={"latency_ms": 1.5, "pid": 3, "bytes": 1e6}),
+        BackendStatus(
+            name=word,
+            type=word,
+            facts=facts,
+            details={"latency_ms": 1.5, "pid": 3, "bytes": 1e6},
+            words=(f"16 {word}",),
+        ),
         BackendStatus(name=word, type="postgres", facts={"problem": f"down {word}"}, details={}),
     )
     run = RunRecord(id="r1", started=0.0, finished=1.0, who=f"{word}@host", outcome="failed", error=word)

@@ -90,7 +90,7 @@ def create(
 
     Exit codes: 0, 1 it exists, 2 invalid configuration, 3 connection failed, 9 an apply runs.
     """
-    from .backend_choice import choose, model_entry
+    from .backend_choice import choose, model_entry, refuse_whole
     from .given_secrets import given, relative_to
     from .init import files_or_new
     from .spec_change import SpecChange
@@ -117,6 +117,7 @@ def create(
     change.put("databases", name, value=entry)
     world = settings.assembled(change.tried()).world
     item = world.database(name)
+    refuse_whole(choice.name, world.backend(choice.name), name)
     steps, held, untidy = _tried(world, item, in_files=found is not None)
     _write(world, item, change, in_files=found is not None or item.backend_type == "json")
     if settings.json:
@@ -201,6 +202,7 @@ def _tried(world: World, item: Wanted, *, in_files: bool) -> tuple[int, int, str
     Raises what stands in the way: no connection, no pgvector, damaged files, a workspace in use.
     """
     from hybridrag.engine import plan_world
+    from hybridrag.engine.creating import answers
     from hybridrag.errors import SourceUnreadable
 
     if in_files:
@@ -209,36 +211,7 @@ def _tried(world: World, item: Wanted, *, in_files: bool) -> tuple[int, int, str
         except SourceUnreadable as error:
             error.exit_code = CREATE[NotFound]
             raise
-    return 0, *asyncio.run(_answers(world, item))
-
-
-async def _answers(world: World, item: Wanted) -> tuple[int, str]:
-    """Records in the workspace that a new database gets, and words where LightRAG would not find them all."""
-    from hybridrag.model.marks import MarkState
-
-    (backend,) = {world.backend(place.name) for place in item.places}
-    facts, _ = await backend.observe()
-    if backend.type == "json":
-        return 0, ""
-    if backend.provisioned and not facts.get("reachable"):
-        if facts.get("change") == "refused":
-            way_out = facts.get("way_out")
-            raise BackendUnavailable(str(facts.get("refusal")), hint=str(way_out) if way_out else None)
-        return 0, ""  # apply creates and starts it
-    if problems := backend.problems(facts, item.embedding):
-        raise problems[0]
-    held, _ = await world.store(item, backend.name).observe()
-    if held.get("refusal"):
-        raise BackendUnavailable(str(held["refusal"]), hint=str(held.get("way_out")))
-    if held.get("migration") and held.get("state") != MarkState.SWITCHED:
-        raise PlanRefused(
-            f'workspace "{item.workspace}" in backend "{item.backend}" holds the unfinished copy of another database',
-            hint="give another --workspace",
-        )
-    records = sum(
-        value for name, value in held.items() if name.startswith("records/") and isinstance(value, int)
-    )
-    return records, str(held.get("unsuffixed") or "")
+    return 0, *asyncio.run(answers(world, item))
 
 
 def _write(world: World, item: Wanted, change: SpecChange, *, in_files: bool) -> None:

@@ -95,7 +95,7 @@ def migrate(
     from hybridrag.model.plan import HazardKind
     from hybridrag.spec import SpecFiles
 
-    from .backend_choice import choose
+    from .backend_choice import choose, placed_on
     from .given_secrets import given
     from .spec_change import SpecChange
 
@@ -114,8 +114,11 @@ def migrate(
         raise
     if choice.type is not None:
         change.put_backend(choice.name, {"type": choice.type}, "connection_string", secret, before.state)
-    if spec.environment.databases[database].backend != choice.name:
-        change.put_placement(database, choice.name)
+    wanted = spec.environment.databases[database]
+    known = before.backends.get(choice.name)
+    placement = placed_on(choice.name, known, wanted.placement()) if known else choice.name
+    if wanted.backend != placement:
+        change.put_placement(database, placement)
     world = _batched(settings.assembled(change.tried()).world, database, batch_size)
     try:
         planned = planned_for(world, database)
@@ -123,6 +126,7 @@ def migrate(
         error.exit_code = SOURCE
         raise
     job = Job(database, _type_of(before, database), world.backend(choice.name).type)
+    placed = world.database(database).backend
     allowed = [HazardKind.OVERWRITE] if force else []
     if dry_run:
         show(settings, planned, allowed)
@@ -132,7 +136,7 @@ def migrate(
     _refuse_overwriting(planned, allowed)
     refuse_incomplete(planned, database)
     if not yes and not settings.json and sys.stdin.isatty() and (planned.plan.steps or change.files):
-        click.confirm(f'\nMove "{database}" to "{choice.name}"?', default=False, err=True, abort=True)
+        click.confirm(f'\nMove "{database}" to "{placed}"?', default=False, err=True, abort=True)
     try:
         report = carry_out(
             settings, change, planned, job, batch=batch_size, parallelism=parallelism, allowed=allowed
@@ -150,9 +154,9 @@ def migrate(
         return
     out = settings.out()
     if report is not None:
-        out.print(f'\n[good]Done[/] in {report.seconds:.1f} s. "{database}" is served by "{choice.name}".')
+        out.print(f'\n[good]Done[/] in {report.seconds:.1f} s. "{database}" is served by "{placed}".')
     if change.files:
-        out.print(f'{", ".join(change.files)} now says "{choice.name}": commit it.')
+        out.print(f'{", ".join(change.files)} now says "{placed}": commit it.')
 
 
 def _check_source(world: World, database: str, expected: str | None) -> None:

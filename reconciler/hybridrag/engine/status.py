@@ -101,6 +101,8 @@ class BackendStatus:
     type: str
     facts: Facts
     details: Facts
+    words: tuple[str, ...] = ()
+    """What its server is, in its engine's words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +184,13 @@ async def status(world: World, names: Iterable[str] = ()) -> Status:
         environment=world.environment,
         databases=tuple(databases),
         backends=tuple(
-            BackendStatus(name=name, type=world.backend(name).type, facts=facts, details=details)
+            BackendStatus(
+                name=name,
+                type=world.backend(name).type,
+                facts=facts,
+                details=details,
+                words=world.backend(name).words(facts),
+            )
             for name, (facts, details) in servers.items()
         ),
         last_run=last_run(world.journal_path),

@@ -326,6 +326,10 @@ class Backend(Protocol):
         """
         ...
 
+    def words(self, facts: Facts) -> tuple[str, ...]:
+        """What its server is, for people: product, version and what it carries. `facts` as observed. Pure."""
+        ...
+
     async def room(self) -> Room | None:
         """The volume that holds the server's data. Read-only, cheap, never raises.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from hybridrag.actions.overwriting import seen_in
 from hybridrag.errors import BackendUnavailable, HybridragError, PlanRefused
-from hybridrag.model.data import streams_of
+from hybridrag.model.data import Slot, streams_of
 from hybridrag.model.facts import Facts, Observation
 from hybridrag.model.marks import FINISHED, MarkState
 from hybridrag.model.plan import Move, Plan, Step
@@ -217,9 +217,15 @@ def _refuse_unserved(item: Wanted, part: Part) -> None:
         raise PlanRefused(
             f'database "{item.database}": backend "{part.target.name}" ({part.target.type}) cannot hold the '
             f"{' and '.join(lacking)} slot{'s' if len(lacking) > 1 else ''}",
-            hint=f"it can hold: {', '.join(sorted(slot.value for slot in part.target.serves))}; name another backend "
-            f"in databases.{item.database}.backend",
+            hint=f"it can hold: {', '.join(sorted(slot.value for slot in part.target.serves))}; name another backend for "
+            f"the rest: databases.{item.database}.backend: {{{', '.join(_slot_by_slot(item, part))}}}",
         )
+
+
+def _slot_by_slot(item: Wanted, part: Part) -> list[str]:
+    """How the spec says it, with a word to replace where a slot needs another backend."""
+    unserved = {slot for slot in part.slots if slot not in part.target.serves}
+    return [f"{slot.value}: {'OTHER' if slot in unserved else item.placement[slot].name}" for slot in Slot]
 
 
 def _in_place(

@@ -121,10 +121,7 @@ def _backend_line(backend: BackendStatus) -> str:
     told = (
         [f"[good]reachable[/] in {details['latency_ms']} ms"] if details.get("latency_ms") is not None else []
     )
-    if facts.get("version"):
-        told.append(f"PostgreSQL {escape(str(facts['version']))}")
-    if facts.get("pgvector"):
-        told.append(f"pgvector {escape(str(facts['pgvector']))}")
+    told += map(escape, backend.words)
     if facts.get("port"):
         told.append(f"port {facts['port']}")
     if details.get("pid"):

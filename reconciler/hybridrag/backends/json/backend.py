@@ -29,6 +29,9 @@ class JsonBackend:
     async def observe(self) -> tuple[Facts, Facts]:
         return {"type": "json", "reachable": True}, {}
 
+    def words(self, facts: Facts) -> tuple[str, ...]:
+        return ()
+
     async def room(self) -> Room | None:
         return None  # each database has a folder, and so a volume, of its own
 

@@ -54,6 +54,10 @@ class MilvusBackend:
     def problems(self, facts: Facts, embedding: Embedding) -> list[HybridragError]:
         return problems(self.name, facts, embedding)
 
+    def words(self, facts: Facts) -> tuple[str, ...]:
+        version = str(facts.get("version") or "")
+        return (f"Milvus {version.removeprefix('v')}",) if version else ()
+
     async def room(self) -> None:
         """A server elsewhere: nobody can tell."""
 

@@ -81,7 +81,7 @@ async def observe_store(endpoint: Endpoint, workspace: str, embedding: Embedding
                     facts[f"damaged/{name}"] = "the collection does not exist, the others do"
                 continue
             count = await opened.count(name)
-            dim = await _dimensions(opened, name)
+            dim = await dimensions(opened, name)
             facts[f"records/{namespace}"] = count
             facts[f"dim/{name}"] = dim
             facts[f"loaded/{name}"] = await opened.loaded(name)
@@ -138,7 +138,8 @@ async def _apart(opened: Connection, name: str, own: str) -> int:
     return found
 
 
-async def _dimensions(opened: Connection, name: str) -> int:
+async def dimensions(opened: Connection, name: str) -> int:
+    """How long the vectors of a collection are."""
     described: dict[str, Any] = await opened.call("describe_collection", name)
     return next(
         (int(column["params"]["dim"]) for column in described["fields"] if column["name"] == "vector"), 0

@@ -12,10 +12,10 @@ from hybridrag.model.findings import Examination, Glance, Nearest
 from hybridrag.model.marks import MarkState
 from hybridrag.model.ports import Store
 from hybridrag.model.selection import Embedding, SchemaMaker, Selection
-from hybridrag.model.vectors import elsewhere_in
 
 from .client import Endpoint, connection
 from .collections import VECTORS, collection_names
+from .glance import glance_stores
 from .ledger import Ledger
 from .nearest import nearest
 from .observe import observe_store
@@ -76,18 +76,8 @@ class MilvusStore:
         return []
 
     async def glance(self, others: Sequence[Store] = ()) -> list[Glance]:
-        found, _ = await self.observe()
-        counts = {name: found.get(f"records/{name}") for name in VECTORS}
-        mine = Glance(
-            records={name: count if isinstance(count, int) else None for name, count in counts.items()},
-            problem=None if found.get("schema") else "LightRAG's collections are missing",
-            state=str(found["state"]) if found.get("state") else None,
-            elsewhere=elsewhere_in(found),
-            dims=frozenset(
-                dim for name, dim in found.items() if name.startswith("dim/") and isinstance(dim, int)
-            ),
-        )
-        return [mine, *[(await other.glance())[0] for other in others]]
+        mine = [self, *(other for other in others if isinstance(other, MilvusStore))]
+        return await glance_stores(self._endpoint, [(each._workspace, each._embedding) for each in mine])
 
     async def nearest(
         self, namespace: str, queries: Vectors, count: int, among: Sequence[Sequence[str]]

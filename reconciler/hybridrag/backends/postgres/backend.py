@@ -160,6 +160,10 @@ class PostgresBackend:
             problem, hint = str(own["refusal"]), str(own.get("way_out") or hint)
         return {"type": "postgres", **own, "reachable": False, "problem": problem, "hint": hint}, told
 
+    def words(self, facts: Facts) -> tuple[str, ...]:
+        parts = {"PostgreSQL": "version", "pgvector": "pgvector", "Apache AGE": "age"}
+        return tuple(f"{name} {facts[key]}" for name, key in parts.items() if facts.get(key))
+
     async def room(self) -> Room | None:
         with contextlib.suppress(HybridragError):
             if self._server is not None:
