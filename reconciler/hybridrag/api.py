@@ -13,6 +13,7 @@ from hybridrag.adapters.lightrag_models import Said, completer, embedder, messag
 from hybridrag.assembly import assemble
 from hybridrag.engine import Planned, Run, RunReport, World, health, plan_world
 from hybridrag.engine.embedding import refuse_function, refuse_other_embedding
+from hybridrag.engine.locating import locate
 from hybridrag.errors import BackendUnavailable
 from hybridrag.model.events import Emit, Event
 from hybridrag.model.plan import HazardKind
@@ -76,6 +77,8 @@ async def open(env: Environment, name: str, **lightrag: Any) -> AsyncIterator[An
     """
     world = env.world
     item = world.database(name)
+    await locate(world, [item])
+    world.refuse_mislaid(item, kept=False)
     for backend in dict.fromkeys(world.serving(item).values()):
         facts, _ = await backend.observe()
         if not facts.get("reachable"):

@@ -34,6 +34,7 @@ class Point(str, enum.Enum):
     PAUSED = "pause.done"
     CAUGHT_UP = "catch_up.done"
     SWITCH_MARKED = "switch.marked"
+    NOTED = "switch.noted"
     REGISTRY_BEFORE = "registry.before_replace"
     REGISTRY_AFTER = "registry.replaced"
     RESUME_BEFORE = "resume.begins"

@@ -122,7 +122,7 @@ def test_a_change_in_age_is_found_by_verify(with_age: Project) -> None:
     run_sql(with_age.dsn, f"DELETE FROM {NODES} WHERE ctid = (SELECT ctid FROM {NODES} LIMIT 1)", "SELECT 1")
     failed = with_age.run("verify", "notes")
     assert failed.returncode != 0
-    assert "missing" in failed.stdout + failed.stderr
+    assert "lost" in failed.stdout + failed.stderr
 
 
 def test_an_age_database_of_somebody_else_is_taken_over(with_age: Project) -> None:

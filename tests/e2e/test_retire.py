@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
+from hybridrag.model.data import Slot
 from tests.conftest import Project, digests
 from tests.e2e.test_directions import published, registry
 from tests.e2e.test_rollback import rows
+from tests.support.places import located
 from tests.support.target import run_sql, tables
 
 
@@ -85,7 +88,10 @@ def test_retire_deletes_the_files_of_the_database_and_no_others(project: Project
     assert (refused.returncode, "prevent_destroy" in refused.stderr) == (5, True)
     spec.write_text(spec.read_text().replace(", prevent_destroy: true", ""))
     project.ok("retire", "notes", "--confirm", "notes")
-    assert [path.name for path in project.data.iterdir()] == ["my notes.txt"]
+    assert {path.name for path in project.data.iterdir()} == {"my notes.txt", ".hybridrag"}
+    assert [path.name for path in (project.data / ".hybridrag").iterdir()] == ["notes"], (
+        "where it moved to is noted"
+    )
     assert rows(project) == held
     assert "No changes" in project.ok("apply", "--auto-approve")
     assert project.run("rollback", "notes").returncode == 6
@@ -111,7 +117,7 @@ def test_retire_refuses_what_was_written_since_and_what_serves(project: Project)
     assert "--allow other_data" in refused.stderr
     assert digests(project.data) == before
     project.ok("retire", "notes", "--now", "--confirm", "notes", "--allow", "other_data")
-    assert not list(project.data.iterdir())
+    assert not digests(project.data)
 
 
 @pytest.mark.parametrize("bad", ["7", "1w", "-1d", "seven days"])
@@ -140,12 +146,9 @@ def test_the_folder_may_be_read_only(project: Project, tmp_path: Path) -> None:
 def test_a_deletion_that_was_cut_off_is_gone_on_with(project: Project) -> None:
     """Half of the files gone and the registry knowing it: no way back any more, the next retire ends it."""
     project.ok("migrate", "notes", "--to", "pg")
-    place = project.folder / "state" / "test" / "registry.yaml"
-    entry = yaml.safe_load(place.read_text("utf-8"))
-    entry["databases"]["notes"]["kept"][0]["retiring"] = True
-    place.write_text(yaml.safe_dump(entry), encoding="utf-8")
+    asyncio.run(located(project).pointer.retiring("notes", "json", tuple(Slot)))
     (project.data / "vdb_chunks.json").unlink()
     assert "was begun" in project.ok("status")
     assert project.run("rollback", "notes", "--discard-new", "--yes").returncode == 6
     project.ok("retire", "notes", "--confirm", "notes")
-    assert not list(project.data.iterdir())
+    assert not digests(project.data)

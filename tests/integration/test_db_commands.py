@@ -21,6 +21,7 @@ import yaml
 
 from hybridrag.journal import Journal, Lease
 from tests.conftest import EXAMPLE, Project, clean_environment, digests
+from tests.support.places import forget_notes
 from tests.support.target import run_sql
 
 PASSWORD = "p@cAn4ry0wl"
@@ -104,7 +105,7 @@ def test_a_spec_is_begun_where_there_is_none(empty: Project) -> None:
     """A new, empty database can be planned and written to at once."""
     empty.ok("db", "create", "fresh", "--embedding-dim", "8")
     assert (empty.folder / "databases" / "fresh").is_dir()
-    assert "No changes" in empty.ok("plan")
+    assert "Nothing to move" in empty.ok("plan")
     assert "fresh" in empty.ok("db", "list")
 
 
@@ -352,6 +353,7 @@ def test_a_verification_that_fails(project: Project) -> None:
         "DELETE FROM lightrag_doc_chunks WHERE id = (SELECT min(id) FROM lightrag_doc_chunks) RETURNING 1",
     )
     next(project.folder.glob("state/*/registry.yaml")).unlink()
+    forget_notes(project)
     done = project.run("migrate", "notes", "--to", "pg", "--json")
     assert done.returncode == 4, done.stderr
     told = json.loads(done.stdout)

@@ -204,13 +204,13 @@ def test_isolation_is_never_changed_under_data(tmp_path: Path, server: Server, b
 def test_a_lost_registry_does_not_make_it_look_empty(
     tmp_path: Path, server: Server, base: str, lies: str
 ) -> None:
-    """The mark at the other place is all that is left to tell."""
+    """The folder that it left tells where it is."""
     project = write(tmp_path, fields(server, base), "notes", isolation=lies, PW=server.password)
     project.ok("apply", "--auto-approve")
     shutil.rmtree(project.folder / "state")
     here = "database" if lies == "workspace" else "workspace"
     write(tmp_path, fields(server, base), "notes", isolation=here)
-    assert "which was switched to, but the registry does not say so" in said(project, "plan", code=5)
+    assert f"as isolation: {lies} put it" in said(project, "plan", code=5)
 
 
 def test_names_that_would_be_the_same_are_an_error_of_the_spec(tmp_path: Path) -> None:

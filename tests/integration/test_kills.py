@@ -24,6 +24,7 @@ import hybridrag
 from hybridrag.adapters.lightrag_process import LightRagSchema
 from tests.conftest import ROOT, Project, Server, clean_environment, digests, make_project
 from tests.support import big_database
+from tests.support.places import forget_notes
 from tests.support.target import content, run_sql
 
 DIM = 384
@@ -233,7 +234,7 @@ def test_a_kill_inside_each_step_is_survived(work: Work, small: Reference, step:
 
 
 def test_what_a_kill_leaves_around_the_switch_is_put_right(work: Work, small: Reference) -> None:
-    """Killed between the target's mark and the registry, or before the pause was released: only that is left to do."""
+    """Killed between the target's mark and the notes of the places, or before the pause was released: only that is left."""
     work.project.ok("apply", "--auto-approve")
 
     def left_by_a_kill() -> None:
@@ -243,6 +244,7 @@ def test_what_a_kill_leaves_around_the_switch_is_put_right(work: Work, small: Re
         db.close()
 
     (work.state / "registry.yaml").unlink()
+    forget_notes(work.project)
     left_by_a_kill()
     assert steps_left(work.project) == ["switch.notes", "resume.notes"]
     assert_finished(work, small)

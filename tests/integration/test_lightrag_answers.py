@@ -132,6 +132,8 @@ def migrated(make: Callable[[Path], Project], tmp_path: Path) -> Callable[[Path]
         for folder in (project.folder, twin):  # of another LightRAG, which reads .env of the current folder
             with (folder / ".env").open("a", encoding="utf-8") as file:
                 file.write("POSTGRES_SSL_MODE=require\nPOSTGRES_WORKSPACE=elsewhere\nWORKSPACE=elsewhere\n")
+        spec = twin / "hybridrag.yaml"
+        spec.write_text(spec.read_text("utf-8").replace("environment: test", "environment: twin"), "utf-8")
         await search_exactly(project)
         project.ok("apply", "--auto-approve")
         assert embedded(project.folder) == [], "a migration embeds nothing"

@@ -111,7 +111,7 @@ def test_nothing_that_is_written_during_the_copy_is_lost(project: Project, contr
         "a document is missing among those that are there"
     )
     assert "No changes" in project.ok("apply", "--auto-approve")
-    assert not list(project.data.glob(".hybridrag/*"))
+    assert {path.name for path in project.data.glob(".hybridrag/*")} <= {"notes"}
 
 
 @pytest.mark.long
@@ -135,7 +135,9 @@ def test_killed_again_and_again_while_somebody_writes(project: Project, control:
     known = [name for name in inserted(control) if name in there]
     assert known == inserted(control)[: len(known)]
     assert len(known) >= 1
-    assert not list(project.data.glob(".hybridrag/*")), "a killed run's links were left behind"
+    assert {path.name for path in project.data.glob(".hybridrag/*")} <= {"notes"}, (
+        "a killed run's links were left behind"
+    )
 
 
 LATE = """\
@@ -178,7 +180,7 @@ def test_killed_while_the_writer_stood(project: Project, control: Path, point: s
     assert late == [(2 if in_files else 1,)], planned
     assert begun_switches(project.folder / "state" / "test" / "journal.db") == {}
     assert (control / "started").read_text() == "x"
-    assert not list(project.data.glob(".hybridrag/*"))
+    assert {path.name for path in project.data.glob(".hybridrag/*")} <= {"notes"}
 
 
 def test_a_writer_that_cannot_be_stopped_is_told_and_started_again(project: Project, control: Path) -> None:
@@ -317,4 +319,4 @@ def test_what_the_target_cannot_hold_is_found_also_when_it_is_written_last(
     assert "NUL" in refused.stderr
     assert (control / "started").read_text() == "x"
     assert "files" in project.ok("db", "list")
-    assert not list(project.data.glob(".hybridrag/*"))
+    assert {path.name for path in project.data.glob(".hybridrag/*")} <= {"notes"}

@@ -53,7 +53,12 @@ def backend_status(project: Project, *argv: str, code: int = 0) -> dict[str, Any
 
 
 def counts(folder: Path) -> dict[str, int]:
-    return {name: count for path in folder.iterdir() for name, count in count_records(path).items()}
+    return {
+        name: count
+        for path in folder.iterdir()
+        if path.is_file()
+        for name, count in count_records(path).items()
+    }
 
 
 def test_backend_status_is_what_its_contract_says_before_and_after_the_move(project: Project) -> None:
@@ -270,14 +275,16 @@ def test_a_running_migration_is_seen_from_another_terminal_and_an_interrupted_on
 def test_many_databases_on_one_server_share_a_connection(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Twelve workspaces cost as many connections as one: the server's own look, its disk, and one for all counts."""
+    """Twelve workspaces cost as many connections as one: their notes, the server's own look, its disk, and all counts."""
     project.ok("apply", "--auto-approve")
     registry = Registry(project.folder / "state" / "test" / "registry.yaml")
     first = registry.read().databases["notes"]
     text = (project.folder / "hybridrag.yaml").read_text("utf-8")
     for number in range(11):
         text += f"  more{number}: {{path: ./more{number}, backend: pg, embedding: {{model: hash-emb, dim: 96}}}}\n"
-        registry.put(RegistryEntry.model_validate({**first.model_dump(), "name": f"more{number}"}))
+        registry.put(
+            RegistryEntry.model_validate({**first.model_dump(), "name": f"more{number}", "revision": 0})
+        )
     (project.folder / "hybridrag.yaml").write_text(text, encoding="utf-8")
     world = hybridrag.load(project.folder / "hybridrag.yaml").world
     connect, opened = asyncpg.connect, []
@@ -288,7 +295,7 @@ def test_many_databases_on_one_server_share_a_connection(
 
     monkeypatch.setattr(asyncpg, "connect", counted)
     found = asyncio.run(look(world)).databases
-    assert sorted(opened) == ["hybridrag observe"] * 2 + ["hybridrag status"]
+    assert sorted(opened) == ["hybridrag observe"] * 3 + ["hybridrag status"]
     assert [item.health for item in found] == ["healthy"] * 12
     assert [sum(item.records.values()) for item in found] == [sum(counts(project.data).values())] + [0] * 11
 

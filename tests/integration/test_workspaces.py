@@ -12,6 +12,7 @@ import pytest
 from hybridrag.errors import PlanRefused
 from hybridrag.model.marks import MarkState
 from tests.conftest import EXAMPLE, Project, Server, make_project
+from tests.support.places import forget_notes
 
 TABLES = ("lightrag_doc_full", "lightrag_vdb_entity_hash_emb_96d", "lightrag_graph_edges")
 
@@ -51,6 +52,7 @@ async def test_an_unfinished_copy_of_another_database_is_not_taken_over(
     opened = await asyncpg.connect(project.dsn)
     await opened.execute("UPDATE hybridrag_ledger.migration SET state = 'verified'")
     await opened.close()
+    await asyncio.to_thread(forget_notes, project)
     before = await counts(project.dsn or "", "notes")
     other = make_project(tmp_path / "other", server, database, EXAMPLE / "archive")
     done = other.run("apply", "--auto-approve")

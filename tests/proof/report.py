@@ -40,6 +40,7 @@ PROMISES = {
     12: "Estimates are honest",
     13: "A database that is in use can be moved",
     14: "The watcher loses no document",
+    15: "The state folder may be lost",
 }
 
 

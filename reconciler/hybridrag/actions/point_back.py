@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hybridrag.errors import BackendUnavailable, NotFound, PlanRefused
+from hybridrag.model.events import Warned
 
 from .base import Context
 
@@ -39,7 +40,9 @@ class PointBack:
                     f'somebody is writing database "{context.database}" now: {", ".join(unfinished)}',
                     hint="stop the LightRAG process that writes it, then run the command again",
                 )
-        context.pointer.point(
+        untold = await context.pointer.point(
             context.database, context.path, context.placement, context.workspace, left=left, behind=True
         )
         context.memory.put_served(context.database, records)
+        for words in untold:
+            context.emit(Warned(step=context.step.id, message=words))

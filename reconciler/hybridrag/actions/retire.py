@@ -33,6 +33,6 @@ class Retire:
                 hint="stop whatever writes it, then run the command again",
             )
         # First, because a kill may leave half of it: from now on it is no way back.
-        context.pointer.retiring(context.database, move.source, move.slots)
+        await context.pointer.retiring(context.database, move.source, move.slots)
         await store.destroy_kept(move.migration_id or None)
-        context.pointer.let_go(context.database, move.source, move.slots)
+        await context.pointer.let_go(context.database, move.source, move.slots)

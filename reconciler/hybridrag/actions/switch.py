@@ -7,6 +7,7 @@ import contextlib
 from hybridrag.failpoints import Point, failpoint
 from hybridrag.model.data import Slot
 from hybridrag.model.marks import MarkState
+from hybridrag.model.events import Warned
 
 from .base import Context, Part
 from .marking import mark
@@ -43,9 +44,11 @@ class Switch:
                 # The marks go first: a target that serves must never look like an unfinished copy of ours.
                 await mark(context, part, MarkState.SWITCHED)
             failpoint(Point.SWITCH_MARKED)
-            context.pointer.point(
+            untold = await context.pointer.point(
                 context.database, context.path, context.placement, context.workspace, left=left
             )
+            for words in untold:
+                context.emit(Warned(step=context.step.id, message=words))
             context.memory.end_switch(context.database)
         context.memory.put_served(context.database, records)
 

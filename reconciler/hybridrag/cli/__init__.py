@@ -6,6 +6,7 @@ import click
 
 from hybridrag import __version__
 
+from .adopt import adopt
 from .apply import apply
 from .backend import backend
 from .db import db
@@ -47,6 +48,7 @@ for _command in (
     plan,
     apply,
     migrate,
+    adopt,
     rollback,
     retire,
     unlock,

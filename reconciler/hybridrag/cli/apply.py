@@ -62,6 +62,7 @@ def apply(
     used, 5 refused, 6 not found, 7 verification failed, 8 interrupted (run it again), 9 another apply runs, or took
     this one over while it slept.
     """
+    from hybridrag.engine.registering import confirm
     from hybridrag.model.plan import HazardKind
     from hybridrag.render.plan_text import show_plan
 
@@ -71,6 +72,7 @@ def apply(
     if not settings.json and not plan_file and not settings.quiet:
         show_plan(out, planned.plan, allowed=[HazardKind(name) for name in allow])
     if planned.plan.empty:
+        asyncio.run(confirm(env.world, planned.items))
         if settings.json:
             settings.print_json({"outcome": "done", "steps": {}, "changes": 0})
         return

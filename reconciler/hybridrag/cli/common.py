@@ -62,6 +62,10 @@ class Settings:
             )
         return Environment(spec, assemble(spec, state_folder=Path(self.state) if self.state else None))
 
+    def located(self) -> Environment:
+        """The environment, after its places were asked what serves; for commands that show or use it. Read-only."""
+        return locating(self.environment())
+
     def paths(self) -> list[Path]:
         """The spec files that the options name, in order. Raises NotFound."""
         from hybridrag.spec import find_files
@@ -80,6 +84,16 @@ class Settings:
 
     def print_json(self, value: object) -> None:
         click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+
+
+def locating(env: Environment) -> Environment:
+    """The same environment, after its places were asked what serves."""
+    import asyncio
+
+    from hybridrag.engine.locating import locate
+
+    asyncio.run(locate(env.world))
+    return env
 
 
 _OPTIONS = (

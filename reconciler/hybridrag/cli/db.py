@@ -164,7 +164,7 @@ def _dimensions(folder: Path) -> set[int] | None:
     from hybridrag.backends.json import files
 
     try:
-        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        if not folder.exists() or (folder.is_dir() and files.nothing_of_lightrag(folder)):
             return None
     except OSError as error:
         raise _unusable(folder, error) from None
@@ -229,8 +229,8 @@ def _write(world: World, item: Wanted, change: SpecChange, *, in_files: bool) ->
         if not in_files:
             for place in item.places:
                 asyncio.run(world.store(item, place.name).create_place())
-        if register(world, item, in_files=in_files):
-            undo.callback(world.registry.drop, item.database)
+        if asyncio.run(register(world, item, in_files=in_files)):
+            undo.callback(lambda: asyncio.run(world.pointer.forget(item.database)))
         change.write()
         undo.pop_all()
 
@@ -257,7 +257,7 @@ def _entry(world: World, item: Wanted) -> dict[str, Any]:
 @command_options
 def list_(settings: Settings) -> None:
     """The databases of the spec, and which backend serves each; asks no server."""
-    world = settings.environment().world
+    world = settings.located().world
     entries = [_entry(world, item) for item in world.wanted.values()]
     if settings.json:
         settings.print_json({"environment": world.environment, "databases": entries})
@@ -283,7 +283,7 @@ def _place(entry: dict[str, Any]) -> str:
 @exit_codes(LOOK_UP)
 def show(settings: Settings, name: str) -> None:
     """One database: what the spec says of it, and which backend serves it. Exit 1 when it is not there."""
-    env = settings.environment()
+    env = settings.located()
     entry = _entry(env.world, env.world.database(name))
     where = env.spec.where("databases", name)
     if settings.json:
@@ -333,7 +333,7 @@ def remove(settings: Settings, name: str, yes: bool) -> None:
         refuse_while_paused(world, journal, name)
         files.write()
         try:
-            forget(world, journal, name)
+            asyncio.run(forget(world, journal, name))
         except (HybridragError, OSError):
             files.undo()
             raise

@@ -23,7 +23,7 @@ from hybridrag.errors import (
     VerificationFailed,
 )
 
-from .common import Settings, command_options, exit_codes, parallelism_option
+from .common import Settings, command_options, exit_codes, locating, parallelism_option
 
 if TYPE_CHECKING:
     from hybridrag.engine import Planned, RunReport, World
@@ -103,7 +103,7 @@ def migrate(
         raise HybridragError("--no-verify is refused: nothing is switched unverified", hint="leave it out")
     change = SpecChange(lambda: SpecFiles(settings.paths()))
     spec = change.spec
-    before = settings.assembled(spec).world
+    before = locating(settings.assembled(spec)).world
     _check_source(before, database, source)
     option = "--connection-string"
     secret = given(settings, connection_string, option, url=True) if connection_string is not None else None

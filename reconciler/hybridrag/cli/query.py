@@ -32,7 +32,7 @@ def query(settings: Settings, database: str, text: str, mode: str, top_k: int, c
     from hybridrag.engine.world import served_by
     from hybridrag.errors import SpecInvalid
 
-    env = settings.environment()
+    env = settings.located()
     item = env.world.database(database)
     models = env.world.models[database]
     if models.llm is None and not context_only:

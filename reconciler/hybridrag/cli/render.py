@@ -38,7 +38,7 @@ def render(settings: Settings, database: str, form: str, with_secrets: bool) -> 
             "secrets are not written to a terminal",
             hint=f"(umask 077; hybridrag render {database} --as {form} --with-secrets > lightrag.env)",
         )
-    loaded = settings.environment()
+    loaded = settings.located()
     if form == "systemd":
         text = _unit(settings, loaded, database)
     else:

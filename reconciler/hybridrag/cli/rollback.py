@@ -11,7 +11,7 @@ import click
 
 from hybridrag.errors import HybridragError, NotFound, PlanRefused
 
-from .common import Settings, command_options
+from .common import Settings, command_options, locating
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,11 +47,11 @@ def rollback(settings: Settings, database: str, discard_new: bool, dry_run: bool
     from .spec_change import SpecChange
 
     change = SpecChange(lambda: SpecFiles(settings.paths()))
-    before = settings.assembled(change.spec).world
+    before = locating(settings.assembled(change.spec)).world
     item = before.database(database)
     back = way_back(before, item)
     _put(change, before, item, back)
-    world = settings.assembled(change.tried()).world
+    world = locating(settings.assembled(change.tried())).world
     if discard_new:
         _discard(settings, change, world, database, back, dry_run=dry_run, yes=yes)
     else:
@@ -171,7 +171,7 @@ def _discard(
     _ask(settings, f'Leave that behind and let {_shown(back)} serve "{database}"?', yes=yes, needed=True)
     change.write()
     try:
-        after = settings.assembled(change.written()).world
+        after = locating(settings.assembled(change.written())).world
         run_plan(settings, after, discard.planned, [])
     except BaseException:
         if not _points_back(world, database):

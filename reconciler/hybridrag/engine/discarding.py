@@ -16,6 +16,7 @@ from hybridrag.planner.embedding import without_vectors
 from hybridrag.planner.parts import names
 
 from .kept import Kept
+from .locating import locate
 from .planning import Planned
 from .world import World
 
@@ -30,7 +31,8 @@ class Discard:
 
 async def plan_discard(world: World, item: Wanted, back: Sequence[Kept]) -> Discard:
     """Read-only. Raises PlanRefused where a kept copy is not complete and as it was when it was left."""
-    world.refuse_mislaid(item)
+    await locate(world)
+    world.refuse_mislaid(item, settling=True)
     serving = in_use(world.pointer.current(item.database))
     moves: dict[str, Move] = {}
     facts: dict[str, Facts] = {}

@@ -20,7 +20,8 @@ class Kept:
     """One kept copy. `name` is its backend as facts name it ("json" for files), `backend` as the user does.
 
     From `until` on `hybridrag retire` deletes it. `fingerprint` of the data when it was left, None where it is not
-    known; `left_behind`: it holds records that did not come along; `retiring`: its deletion has begun.
+    known; `left_behind`: it holds records that did not come along; `retiring`: its deletion has begun. `elsewhere`: the
+    folder of kept files, where the spec's is another one.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Kept:
     fingerprint: str | None
     left_behind: bool
     retiring: bool
+    elsewhere: str | None = None
 
     @property
     def shown(self) -> str:
@@ -54,6 +56,7 @@ def kept_of(registry: Registry, item: Wanted) -> tuple[Kept, ...]:
             fingerprint=kept.fingerprint,
             left_behind=kept.left_behind,
             retiring=kept.retiring,
+            elsewhere=entry.path if entry and kept.name == "json" and entry.path != item.path else None,
         )
         for kept in (entry.kept if entry else ())
     ]
@@ -68,7 +71,16 @@ def way_back(world: World, item: Wanted) -> tuple[Kept, ...]:
             f'database "{item.database}": nothing is kept that it could go back to',
             hint=f"hybridrag migrate {item.database} --to BACKEND moves it to any backend",
         )
-    return tuple(each for each in kept if each.since == kept[-1].since)
+    back = tuple(each for each in kept if each.since == kept[-1].since)
+    for each in back:
+        if each.elsewhere is not None:
+            raise NotFound(
+                f'database "{item.database}": what it could go back to are the files in "{each.elsewhere}"; the spec names '
+                f'"{item.path}", and they are not there',
+                hint="run it where those files are, or set the database's path to them; "
+                f"hybridrag migrate {item.database} --to BACKEND moves it to any backend",
+            )
+    return back
 
 
 def placement_after(world: World, item: Wanted, back: Sequence[Kept]) -> dict[Slot, str]:

@@ -17,6 +17,7 @@ from hybridrag.planner import JSON, Part, parts_of, store_thing
 from hybridrag.planner.refused import Found
 
 from .embedding import observe_settings
+from .locating import locate
 from .pointer import RegistryPointer
 from .taken import taken
 from .world import World
@@ -42,6 +43,7 @@ class Seen:
 
 async def observe(world: World, items: Sequence[Wanted]) -> Seen:
     """Facts of every backend and store that these databases use or want."""
+    await locate(world, items)
     pointer = world.pointer.held()
     facts: dict[str, Facts] = {}
     details: dict[str, Facts] = {}
@@ -128,11 +130,22 @@ def _registry_facts(
         name = JSON if part.target.type == JSON else part.target.name
         held = facts.get(store_thing(item.database, name, part.slots), {})
         if not part.in_place and (held.get("exists") or held.get("foreign_vectors")):
-            entry = {**entry, f"taken/{name}": taken(world, item, world.backend(part.target.name))}
+            entry = {**entry, **_others(world, item, part, name)}
     # A drift is a change of address; this is another place, where nothing would be found.
     mislaid = pointer.mislaid(item.database, kept=True)
     lost = {"mislaid": mislaid.what, "way_out": mislaid.hint} if mislaid else {}
     return {**entry, "drifted": drifted, **lost}
+
+
+def _others(world: World, item: Wanted, part: Part, name: str) -> Facts:
+    """Who else is in the place that a part is to go to: by the notes there, and by the registries beside ours."""
+    found = world.located.get(item.database)
+    noted = found.claimed(name, part.slots) if found else None
+    known = taken(world, item, world.backend(part.target.name))
+    serving = found.claimed(name, part.slots, serving=True) if found else None
+    if serving is None and known is not None and known.startswith("serves "):
+        serving = known
+    return {f"taken/{name}": noted or known, f"serves_other/{name}": serving}
 
 
 async def _limited(thing: str, question: Awaitable[tuple[Facts, Facts]]) -> tuple[Facts, Facts]:

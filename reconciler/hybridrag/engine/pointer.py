@@ -1,60 +1,69 @@
-"""What live consumers follow to a database's backends, kept in the environment's registry."""
+"""What live consumers follow to a database's backends: noted in every place concerned, and cached in the registry."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import contextlib
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hybridrag.errors import HybridragError
-from hybridrag.journal import KeptEntry, Registry, RegistryEntry, facts_of
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_fixed
+
+from hybridrag.errors import BackendUnavailable, HybridragError, LeaseHeld
+from hybridrag.failpoints import Point, failpoint
+from hybridrag.journal import KeptEntry, RegistryEntry, facts_of
+from hybridrag.journal.placement import EmbeddingNote, Placement, note_name, shared
 from hybridrag.model.data import Slot
 from hybridrag.model.facts import Facts
-from hybridrag.model.ports import Backend
-from hybridrag.model.watching import Watched
+from hybridrag.model.ports import Backend, Store
+from hybridrag.model.wanted import Wanted
 from hybridrag.planner import JSON, in_use
+
+from .located_registry import LocatedRegistry
+
+if TYPE_CHECKING:
+    from .world import World
 
 Placed = Mapping[Slot, Backend]
 
 
 class RegistryPointer:
-    """`model.services.Pointer` over the registry. `files` is the backend that stands for JSON files.
+    """`model.services.Pointer` over the notes of the places and the registry; `run` is named in what it writes."""
 
-    `watched` says what feeds those databases that our daemon feeds.
-    """
-
-    def __init__(
-        self,
-        registry: Registry,
-        backends: Mapping[str, Backend],
-        files: Backend,
-        watched: Mapping[str, Watched] | None = None,
-    ) -> None:
-        self._registry = registry
-        self._backends = backends
-        self._files = files
-        self._watched = watched or {}
+    def __init__(self, world: World, registry: LocatedRegistry | None = None, run: str = "") -> None:
+        self._world = world
+        self._registry = registry or world.registry
+        self._run = run
 
     def held(self) -> RegistryPointer:
         """The same over the registry as it is now, read once; for looking at many databases."""
-        return RegistryPointer(self._registry.held(), self._backends, self._files, self._watched)
+        return RegistryPointer(self._world, self._registry.held(), self._run)
+
+    def of_run(self, run: str) -> RegistryPointer:
+        """The same, for what a run writes."""
+        return RegistryPointer(self._world, self._registry, run)
 
     def current(self, database: str) -> Facts:
         """The entry as facts; the spec's type of a backend counts where it declares it."""
         facts = dict(facts_of(self._registry.read().databases.get(database)))
         pairs = [("backend", "backend_type"), *((f"slot/{s.value}", f"slot_type/{s.value}") for s in Slot)]
         for name, kind in pairs:
-            if (backend := self._backends.get(str(facts.get(name)))) is not None:
+            if (backend := self._world.backends.get(str(facts.get(name)))) is not None:
                 facts[kind] = backend.type
+        found = self._world.located.get(database)
+        if found is not None and found.contradiction is not None:
+            facts |= {"contradiction": found.contradiction, "remedy": found.remedy}
+        if found is not None and found.embedding is not None:
+            facts |= {"noted/model": found.embedding.model, "noted/dim": found.embedding.dim}
         return facts
 
-    def register(self, database: str, path: str) -> None:
-        """A database that its JSON files serve, as they would without an entry."""
-        self._registry.put(RegistryEntry(name=database, path=path, **self._fed(database)))
+    async def register(self, database: str, path: str) -> tuple[str, ...]:
+        """A database that its JSON files serve, as they would without an entry; see `point`."""
+        return await self._change_to(RegistryEntry(name=database, path=path, **self._fed(database)))
 
     def _fed(self, database: str) -> dict[str, Any]:
         """What feeds a database, as the registry says it; what others wrote about theirs stays."""
-        watched = self._watched.get(database)
+        watched = self._world.watched.get(database)
         return (
             {}
             if watched is None
@@ -66,7 +75,7 @@ class RegistryPointer:
             }
         )
 
-    def point(
+    async def point(
         self,
         database: str,
         path: str,
@@ -75,32 +84,36 @@ class RegistryPointer:
         *,
         left: Mapping[frozenset[Slot], str],
         behind: bool = False,
-    ) -> None:
+    ) -> tuple[str, ...]:
         entry = self._entry(database, path, placement, workspace)
         kept = self._kept(database, placement, left, behind)
-        self._registry.put(entry.model_copy(update={"kept": tuple(kept)}))
+        return await self._change_to(entry.model_copy(update={"kept": tuple(kept)}))
+
+    async def adopt(self, item: Wanted, placement: Placed, kept: tuple[KeptEntry, ...]) -> tuple[str, ...]:
+        """Note that these backends serve, whatever was noted before; see `point`."""
+        entry = self._entry(item.database, item.path, placement, item.workspace)
+        return await self._change_to(entry.model_copy(update={"kept": kept}))
 
     def entry(self, database: str) -> RegistryEntry | None:
-        """What the registry says of it, to be put back."""
+        """What serves and is kept, to be put back."""
         return self._registry.read().databases.get(database)
 
-    def put_back(self, database: str, entry: RegistryEntry | None) -> None:
-        """The entry as it was, with what was kept then; None where there was none."""
+    async def put_back(self, database: str, entry: RegistryEntry | None) -> tuple[str, ...]:
+        """The entry as it was, with what was kept then; None for one that its files served without an entry."""
         if entry is None:
-            self._registry.drop(database)
-        else:
-            self._registry.put(entry)
+            entry = RegistryEntry(name=database, path=self._world.database(database).path)
+        return await self._change_to(entry)
 
-    def retiring(self, database: str, backend: str, slots: Collection[Slot]) -> None:
+    async def retiring(self, database: str, backend: str, slots: Collection[Slot]) -> None:
         def mark(kept: KeptEntry) -> KeptEntry:
             return kept.model_copy(update={"retiring": True, "fingerprint": None})
 
-        self._change(database, backend, slots, mark)
+        await self._change(database, backend, slots, mark)
 
-    def let_go(self, database: str, backend: str, slots: Collection[Slot]) -> None:
-        self._change(database, backend, slots, lambda _: None)
+    async def let_go(self, database: str, backend: str, slots: Collection[Slot]) -> None:
+        await self._change(database, backend, slots, lambda _: None)
 
-    def _change(
+    async def _change(
         self,
         database: str,
         backend: str,
@@ -114,11 +127,135 @@ class RegistryPointer:
             change(kept) if (kept.name, set(kept.slots)) == (backend, set(slots)) else kept
             for kept in entry.kept
         ]
-        self._registry.put(entry.model_copy(update={"kept": tuple(kept for kept in made if kept)}))
+        await self._change_to(entry.model_copy(update={"kept": tuple(kept for kept in made if kept)}))
+
+    async def _change_to(self, entry: RegistryEntry) -> tuple[str, ...]:
+        """Note a new revision in every place concerned, those that serve first, then cache it in the registry.
+
+        Returns in words which places could not be told that they serve no more. Raises BackendUnavailable where one that
+        is to serve cannot be told: nothing counts then. Raises LeaseHeld where another run was faster.
+        """
+        known = self._registry.read().databases.get(entry.name)
+        entry = entry.model_copy(update={"revision": (known.revision if known else 0) + 1})
+        serving, others = self._concerned(known, entry)
+        with self._registry.drafted(entry) as publish:
+            for place in serving:
+                await self._tell(place, entry)
+            # From here on it counts, whatever becomes of this process or of the state folder.
+            self._registry.found(entry)
+            failpoint(Point.NOTED)
+            untold = [words for place in others if (words := await self._told(place, entry))]
+            publish()
+        return tuple(untold)
+
+    def _concerned(self, known: RegistryEntry | None, entry: RegistryEntry) -> tuple[list[str], list[str]]:
+        """(places that serve, those that begin to do so first; all others that must know), as facts name them."""
+        before = set(in_use(facts_of(known)).values()) if known else set()
+        now = dict.fromkeys(in_use(facts_of(entry)).values())
+        serving = sorted(now, key=lambda name: name in before)
+        older = [each.name for one in (known, entry) if one for each in one.kept]
+        found = self._world.located.get(entry.name)
+        others = [*before, *older, *(found.lagging if found else ()), JSON]
+        return serving, [name for name in dict.fromkeys(others) if name not in now]
+
+    async def _told(self, place: str, entry: RegistryEntry) -> str | None:
+        """Tell a place that serves no more; why that was not possible, in words."""
+        if place != JSON and place not in self._world.backends:
+            return f'backend "{place}" is not in the spec; it was not told that it does not serve "{entry.name}" any more'
+        try:
+            await self._tell(place, entry)
+        except LeaseHeld:
+            raise
+        except (HybridragError, OSError) as error:
+            if place == JSON:  # no folder: nothing there can be mistaken for what serves
+                return None
+            why = error.what if isinstance(error, HybridragError) else str(error)
+            return f'"{place}" was not told that it does not serve "{entry.name}" any more: {why}'
+        return None
+
+    async def _tell(self, place: str, entry: RegistryEntry) -> None:
+        """Write the note of one place. A cut connection hides whether it was made, so it is made again: it is the same one."""
+        store, note = self._store(entry.name, place), self._placement(place, entry).to_note()
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(BackendUnavailable),
+            stop=stop_after_attempt(1 if place == JSON else 5),
+            wait=wait_fixed(0.5),
+            reraise=True,
+        ):
+            with attempt:
+                await store.put_note(note_name(self._world.environment, entry.name), note)
+
+    def _store(self, database: str, place: str) -> Store:
+        item = self._world.database(database)
+        return self._world.store(item, place, self._world.holder(place).serves)
+
+    def _placement(self, place: str, entry: RegistryEntry) -> Placement:
+        item = self._world.database(entry.name)
+        kept = {slot for each in entry.kept if each.name == place for slot in each.slots}
+        serving = {slot for slot, name in in_use(facts_of(entry)).items() if name == place}
+        return Placement(
+            revision=entry.revision,
+            environment=self._world.environment,
+            database=entry.name,
+            run=self._run,
+            at=datetime.now(timezone.utc).replace(microsecond=0),
+            here=place,
+            serving=tuple(slot for slot in Slot if slot in serving),
+            kept=tuple(slot for slot in Slot if slot in kept),
+            embedding=EmbeddingNote(model=item.embedding.model, dim=item.embedding.dim),
+            entry=shared(entry),
+        )
+
+    async def forget(self, database: str) -> None:
+        """Drop the entry and the notes of a database, wherever they can be reached; its data stays."""
+        if (item := self._world.wanted.get(database)) is not None:
+            for name in (JSON, *(n for n, backend in self._world.backends.items() if backend.type != JSON)):
+                with contextlib.suppress(HybridragError, OSError):
+                    store = self._world.store(item, name, self._world.holder(name).serves)
+                    await store.drop_note(note_name(self._world.environment, database))
+        self._registry.drop(database)
+
+    def unconfirmed(self, item: Wanted) -> bool:
+        """Whether a place, or the registry, does not say yet what is known of a database."""
+        found = self._world.located.get(item.database)
+        if found is None or found.contradiction is not None:
+            return False
+        known = self._registry.read().databases.get(item.database)
+        if known is None or known.revision == 0:
+            return True
+        return bool(found.lagging) or self._registry.file().databases.get(item.database) != known
+
+    async def confirm(self, item: Wanted) -> None:
+        """See that places and registry say what is known of a database that stays where it is."""
+        found = self._world.located[item.database]
+        known = self._registry.read().databases.get(item.database)
+        if known is None or known.revision == 0:
+            entry = known or RegistryEntry(name=item.database, path=item.path, **self._fed(item.database))
+            await self._change_to(entry)
+            return
+        for place in found.lagging:
+            await self._told(place, known)
+        self._registry.put(known)
+
+    @contextlib.asynccontextmanager
+    async def claimed(self, items: Collection[Wanted]) -> AsyncIterator[None]:
+        """While open no other run, of whatever state folder, works on these databases. Raises LeaseHeld."""
+        async with contextlib.AsyncExitStack() as stack:
+            for item in items:
+                places = {*in_use(self.current(item.database)).values()}
+                places |= {JSON if place.type == JSON else place.name for place in item.places}
+                for place in sorted(places & {JSON, *self._world.backends}):
+                    with contextlib.suppress(BackendUnavailable):  # the step that needs it says why
+                        name = note_name(self._world.environment, item.database)
+                        await stack.enter_async_context(self._store(item.database, place).claimed(name))
+            yield
 
     def agrees(self, database: str, path: str, placement: Placed, workspace: str) -> bool:
+        """Whether what serves is this, and the registry, where it has an entry, says so as well."""
         known = self._registry.read().databases.get(database)
-        return known is not None and known == self._entry(database, path, placement, workspace)
+        cached = self._registry.file().databases.get(database)
+        wanted = self._entry(database, path, placement, workspace)
+        return known is not None and known == wanted and cached in (None, wanted)
 
     def mislaid(self, database: str, *, kept: bool) -> HybridragError | None:
         """Why something of a database would be looked for in another place than the registry says; `kept` included."""
@@ -130,7 +267,7 @@ class RegistryPointer:
         places += [] if places else [(entry.backend or "", entry.backend_config)]
         places += [(each.backend, each.backend_config) for each in entry.kept] if kept else []
         for name, config in places:
-            backend = self._backends.get(name)
+            backend = self._world.backends.get(name)
             if backend is not None and (error := backend.mislaid(database, config)):
                 return error
         return None
@@ -190,7 +327,7 @@ class RegistryPointer:
             whole = group is not None and group == set(chosen)
             found.append(
                 KeptEntry(
-                    backend=self._files.name if name == JSON else name,
+                    backend=self._world.files.name if name == JSON else name,
                     backend_type=JSON if name == JSON else str(kind),
                     slots=tuple(chosen),
                     since=now,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from hybridrag.errors import PlanRefused
+from hybridrag.errors import BackendUnavailable, PlanRefused
 from hybridrag.journal import Journal, Lease
 from hybridrag.model.wanted import Wanted
 
@@ -32,7 +32,7 @@ def recorded(world: World, step: str) -> Iterator[Journal]:
         journal.end_run(run, "done", None)
 
 
-def register(world: World, item: Wanted, *, in_files: bool) -> bool:
+async def register(world: World, item: Wanted, *, in_files: bool) -> bool:
     """Name a database in the registry; False when an entry of it is kept. Call it under the lease.
 
     `in_files`: its data is in JSON files, whatever backend is wanted. Otherwise nothing has to be moved, and the
@@ -41,10 +41,10 @@ def register(world: World, item: Wanted, *, in_files: bool) -> bool:
     if item.database in world.registry.read().databases:
         return False
     if in_files:
-        world.pointer.register(item.database, item.path)
+        await world.pointer.register(item.database, item.path)
     else:
         placement = {slot: world.backend(place.name) for slot, place in item.placement.items()}
-        world.pointer.point(item.database, item.path, placement, item.workspace, left={})
+        await world.pointer.adopt(item, placement, ())  # no files ever served it
     return True
 
 
@@ -58,7 +58,20 @@ def refuse_while_paused(world: World, journal: Journal, database: str) -> None:
         )
 
 
-def forget(world: World, journal: Journal, database: str) -> None:
-    """Drop a database from the registry, and the note of a pause without a writer. Its data stays where it is."""
-    world.registry.drop(database)
+async def forget(world: World, journal: Journal, database: str) -> None:
+    """Drop a database from registry and places, and the note of a pause without a writer. Its data stays where it is."""
+    await world.pointer.forget(database)
     journal.close_pause(database)
+
+
+async def confirm(world: World, items: Sequence[Wanted]) -> None:
+    """See that every place says what it is to these databases, which all are where the spec wants them.
+
+    A place that cannot be written to is passed over: nothing changes by it. Raises LeaseHeld.
+    """
+    if not (open_ones := [item for item in items if world.pointer.unconfirmed(item)]):
+        return
+    with Journal(world.journal_path) as journal, Lease(journal, f"{who()} {run_id()}"):
+        for item in open_ones:
+            with contextlib.suppress(BackendUnavailable):
+                await world.pointer.of_run(run_id()).confirm(item)

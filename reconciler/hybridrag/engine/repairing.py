@@ -16,6 +16,7 @@ from hybridrag.planner.losses import lost_indexes
 from hybridrag.planner.parts import canonical
 
 from .kept import Kept, kept_of
+from .locating import locate
 from .planning import Planned
 from .verifying import verify_database
 from .world import World
@@ -32,6 +33,8 @@ class Repair:
 
 async def plan_repair(world: World, name: str, emit: Emit) -> Repair:
     """Raises PlanRefused or NotFound where nothing can be put back."""
+    await locate(world)
+    world.refuse_mislaid(world.database(name))
     world = world.as_it_is(world.database(name))
     item = world.database(name)
     parts = parts_of(item, world.pointer.current(name))

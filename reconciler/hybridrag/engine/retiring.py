@@ -20,7 +20,9 @@ from hybridrag.planner import JSON, in_use, store_thing
 from hybridrag.planner.stores import total
 
 from .kept import Kept, kept_of
+from .locating import locate
 from .planning import Planned
+from .taken import taken
 from .world import World
 
 
@@ -54,6 +56,7 @@ async def plan_retirement(
 
     Nothing to delete gives an empty plan.
     """
+    await locate(world)
     world.refuse_mislaid(item)
     kept = kept_of(world.registry, item)
     if kept and item.prevent_destroy:
@@ -74,6 +77,7 @@ async def plan_retirement(
     serving = in_use(world.pointer.current(item.database))
     for each in due:
         await _refuse_serving(world, item, each)
+        _refuse_shared(world, item, each)
         found = await _look(world, item, each)
         await _refuse_only_copy(world, item, each, found)
         one = _doomed(each, found)
@@ -164,6 +168,23 @@ async def _refuse_serving(world: World, item: Wanted, kept: Kept) -> None:
                         f'"{other.database}" now ({same[0].value})',
                         hint="hybridrag status shows what serves what",
                     )
+
+
+def _refuse_shared(world: World, item: Wanted, kept: Kept) -> None:
+    """Raises PlanRefused where the place serves, or keeps, a database of another environment, by the notes in it."""
+    found = world.located.get(item.database)
+    words = found.claimed(kept.name, frozenset(kept.slots)) if found else None
+    words = words or taken(world, item, world.holder(kept.name))
+    if words is not None:
+        where = (
+            f'the folder "{item.path}"'
+            if kept.name == JSON
+            else f'workspace "{item.workspace}" in "{kept.backend}"'
+        )
+        raise PlanRefused(
+            f'database "{item.database}": {where} also {words}; nothing was deleted',
+            hint="hybridrag status, with --env of that environment, shows what it is to it",
+        )
 
 
 async def _refuse_only_copy(world: World, item: Wanted, kept: Kept, found: Facts) -> None:

@@ -17,6 +17,7 @@ from hybridrag.model.events import Emit, Warned
 from hybridrag.model.plan import Step
 from hybridrag.model.services import Withdrawing
 
+from .pointer import RegistryPointer
 from .world import World, served_by
 
 SWITCHING = ("switch", "point_back")
@@ -37,6 +38,7 @@ class Reverting:
 
     world: World
     emit: Emit
+    pointer: RegistryPointer
     _databases: dict[str, _Switched] = field(default_factory=dict)
 
     async def before(self, context: Context) -> None:
@@ -44,7 +46,7 @@ class Reverting:
         if not isinstance(context.halter, Withdrawing):
             return
         if step.verb in SWITCHING:
-            self._databases[database] = _Switched(self.world.pointer.entry(database))
+            self._databases[database] = _Switched(self.pointer.entry(database))
         elif step.verb == "resume" and self._switched(database):
             with contextlib.suppress(HybridragError):  # without it there is no way back, but the way forth
                 self._databases[database].states = await _states(context)
@@ -94,7 +96,7 @@ class Reverting:
         if known.states is None or await _states(context) != known.states:
             raise PlanRefused(f'"{new}" was written since the switch, and that must not be lost')
         # The pointer first: from here on the next run finds a finished copy, wherever this one is cut off.
-        self.world.pointer.put_back(context.database, known.entry)
+        await self.pointer.put_back(context.database, known.entry)
         for part in context.parts:
             if part.move.migration_id:
                 await part.target.withdraw(part.move.migration_id)

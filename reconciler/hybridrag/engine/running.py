@@ -91,7 +91,8 @@ class Run:
         self._items = {item.database: item for item in planned.items}
         self._standings = Standings()
         self._report = RunReport(run=run_id(), outcome="done", seconds=0.0)
-        self._reverting = Reverting(world, emit)
+        self._pointer = world.pointer.of_run(self._report.run)
+        self._reverting = Reverting(world, emit, self._pointer)
 
     async def execute(self) -> RunReport:
         """Raises what the failing step raised, after closing the brackets and saying who serves."""
@@ -113,8 +114,10 @@ class Run:
             )
             error: BaseException | None = None
             context: Context | None = None
+            claims = contextlib.AsyncExitStack()
             try:
                 refuse_without_consent(self._plan, self._allowed)
+                await claims.enter_async_context(self._pointer.claimed(self._items.values()))
                 left = list(self._plan.steps)
                 while left:
                     lease.check()
@@ -138,6 +141,7 @@ class Run:
                     name: round(seconds, 3) for name, seconds in self._standings.paused.items()
                 }
                 await self._standings.close()
+                await claims.aclose()
             outcome = "done" if error is None else "interrupted" if isinstance(error, _STOPPED) else "failed"
             self._report.outcome = outcome
             journal.end_run(run, outcome, None if error is None else words_of(error)[1])
@@ -270,7 +274,7 @@ class Run:
             placement={slot: self._world.backend(place.name) for slot, place in item.placement.items()},
             memory=journal,
             standings=self._standings,
-            pointer=self._world.pointer,
+            pointer=self._pointer,
             halter=self._world.halters.get(item.database),
             serving=lambda: self._world.selection(item),
             allowed=self._allowed,
@@ -294,7 +298,7 @@ class Run:
             placement={},
             memory=journal,
             standings=self._standings,
-            pointer=self._world.pointer,
+            pointer=self._pointer,
             halter=None,
             serving=Selection,
             allowed=self._allowed,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hybridrag.errors import HybridragError, PlanRefused
 from hybridrag.journal import (
@@ -33,6 +33,7 @@ from hybridrag.planner.losses import losses
 from .embedding import seen_at
 from .history import forgotten
 from .kept import Kept, kept_of
+from .locating import locate
 from .watching import Watcher, watcher_of
 from .world import World
 
@@ -142,6 +143,7 @@ class _Place:
 async def status(world: World, names: Iterable[str] = ()) -> Status:
     """Look at everything; nothing that is broken hides the rest, and a dead server costs its time once."""
     items = world.chosen(names)
+    await locate(world, items)
     pointer, registry = world.pointer.held(), world.registry.held()
     places = {item.database: _places(world, item, pointer.current(item.database)) for item in items}
     every = [place for group in places.values() for place in group]
@@ -158,6 +160,7 @@ async def status(world: World, names: Iterable[str] = ()) -> Status:
     served = served_counts(world.journal_path)
     databases = []
     told: dict[str, None] = {}
+    hints: dict[str, str | None] = {}
     for item in items:
         group = places[item.database]
         glances = [(place, serving.get(place.key) or _unanswered(place, servers)) for place in group]
@@ -168,6 +171,13 @@ async def status(world: World, names: Iterable[str] = ()) -> Status:
             told[warning] = None
         if mislaid := pointer.mislaid(item.database, kept=False):
             glances = [(place, Glance(problem=mislaid.what)) for place in group]
+        found = world.located[item.database]
+        if found.contradiction is not None:
+            lost = found.error(item.database)
+            glances = [
+                (place, replace(glance, problem=glance.problem or lost.what)) for place, glance in glances
+            ]
+            hints[item.database] = lost.hint
         databases.append(
             _database(
                 item,
@@ -178,6 +188,7 @@ async def status(world: World, names: Iterable[str] = ()) -> Status:
                 kept_of(registry, item),
                 watcher_of(world, item, _sizes(glances)),
                 served.get(item.database, {}),
+                hints.get(item.database),
             )
         )
     return Status(
@@ -302,6 +313,7 @@ def _database(
     kept: tuple[Kept, ...],
     watcher: Watcher | None,
     served: Mapping[str, int],
+    hint: str | None = None,
 ) -> DatabaseStatus:
     places = [place for place, _ in glances]
     looks = {place.backend: servers.get(place.backend, ({}, {})) for place in places if place.type != JSON}
@@ -327,7 +339,8 @@ def _database(
         wanted=item.backend,
         health="error" if broken else "degraded" if problems or oversized else "healthy",
         problems=problems,
-        hint=next((str(facts["hint"]) for facts, _ in looks.values() if facts.get("hint")), None)
+        hint=hint
+        or next((str(facts["hint"]) for facts, _ in looks.values() if facts.get("hint")), None)
         or (_following(item, kept) if problems else None),
         connected=all(facts.get("reachable") for facts, _ in looks.values())
         and not any(glance.problem for place, glance in glances if place.type == JSON),

@@ -26,6 +26,7 @@ from hybridrag.planner.embedding import without_vectors
 
 from .embedding import look, refuse_other_embedding
 from .kept import kept_of
+from .locating import locate
 from .world import World
 
 _Tables = Mapping[str, NamespaceDigest]
@@ -54,6 +55,7 @@ async def verify_database(
     source, BackendUnavailable without a target.
     """
     item = world.database(name)
+    await locate(world, [item])
     world.refuse_mislaid(item)
     parts = parts_of(item, world.pointer.current(name))
     unmoved = [part for part in parts if _origins(world, item, part)[0] == _origins(world, item, part)[1]]

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hybridrag.errors import NotFound
-from hybridrag.journal import Registry
 from hybridrag.model.data import ALL_SLOTS, Slot
 from hybridrag.model.ports import Backend, Store
 from hybridrag.model.selection import Selection, Told
@@ -16,7 +15,9 @@ from hybridrag.model.wanted import Place, Wanted, in_words
 from hybridrag.model.watching import Models, Watched
 from hybridrag.planner import JSON, in_use
 
+from .located_registry import LocatedRegistry
 from .pointer import RegistryPointer
+from .serving import Located
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,18 +41,20 @@ class World:
     """Bytes by name of the JSON files that hold some slots of a database in a folder."""
     models: Mapping[str, Models] = field(default_factory=dict)
     """What each database is asked and fed with."""
+    located: dict[str, Located] = field(default_factory=dict)
+    """What the places themselves say of each database; filled by `engine.locating`, empty before it looked."""
 
     @property
     def journal_path(self) -> Path:
         return self.state / "journal.db"
 
     @property
-    def registry(self) -> Registry:
-        return Registry(self.state / "registry.yaml")
+    def registry(self) -> LocatedRegistry:
+        return LocatedRegistry(self.state / "registry.yaml", self.located)
 
     @property
     def pointer(self) -> RegistryPointer:
-        return RegistryPointer(self.registry, self.backends, self.files, self.watched)
+        return RegistryPointer(self)
 
     def database(self, name: str) -> Wanted:
         """Raises NotFound, listing what there is."""
@@ -112,10 +115,16 @@ class World:
         }
         return replace(self, wanted={**self.wanted, item.database: replace(item, placement=places)})
 
-    def refuse_mislaid(self, item: Wanted, *, kept: bool = True) -> None:
-        """Raises where a change of the spec would have the database, or what is kept of it, looked for elsewhere."""
+    def refuse_mislaid(self, item: Wanted, *, kept: bool = True, settling: bool = False) -> None:
+        """Raises where a change of the spec would have the database, or what is kept of it, looked for elsewhere.
+
+        Also where the places contradict each other about what serves, unless the command settles that.
+        """
         if error := self.pointer.mislaid(item.database, kept=kept):
             raise error
+        found = self.located.get(item.database)
+        if not settling and found is not None and found.contradiction is not None:
+            raise found.error(item.database)
 
     def file_sizes(self, item: Wanted) -> Mapping[str, int]:
         """Bytes of the JSON files that serve a database now, by name; nothing for slots that are elsewhere."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -68,7 +68,8 @@ class KeptEntry(Strict):
 class RegistryEntry(Strict):
     """One database: where it lives now. Keys we do not know (written by others) are kept.
 
-    `backend` when one holds all four slots; otherwise it is null and `slots` says where each of them is.
+    `backend` when one holds all four slots; otherwise it is null and `slots` says where each of them is. `revision`
+    counts the changes of what serves or is kept; 0 in a file of an earlier version, or where no place has a note of it.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -84,6 +85,7 @@ class RegistryEntry(Strict):
     backend_config: dict[str, Any] | None = None
     slots: dict[Slot, SlotEntry] | None = None
     kept: tuple[KeptEntry, ...] = ()
+    revision: int = Field(default=0, ge=0)
 
 
 class RegistryFile(Strict):
@@ -131,10 +133,6 @@ class Registry:
             place = ".".join(str(part) for part in first["loc"]) or "the top level"
             raise self._invalid(f"{place}: {first['msg']}") from None
 
-    def held(self) -> Registry:
-        """The registry as it is now, read once and not again; for looking at many databases."""
-        return _Held(self.path, self.read())
-
     def _invalid(self, why: str, line: str = "") -> SpecInvalid:
         return SpecInvalid(
             f'the registry "{self.path.name}" cannot be used: {why}',
@@ -144,52 +142,68 @@ class Registry:
 
     def put(self, entry: RegistryEntry) -> None:
         """Write one entry, keeping the others; the old file stays whole until the new one is on disk."""
+        with self.drafted(entry) as publish:
+            publish()
+
+    @contextlib.contextmanager
+    def drafted(self, entry: RegistryEntry) -> Iterator[Callable[[], None]]:
+        """One entry, and the others, on disk but not in place yet: a full disk is noticed before anything else is changed.
+
+        What is yielded puts it in place; left without that, nothing was changed.
+        """
         with guard():
-            current = self.read()
+            current = self._whole()
             merged = {**_plain(current), "version": 1}
             merged["databases"] = {**merged.get("databases", {}), entry.name: _tidy(entry)}
-            self._write(merged)
+            draft = self._draft(merged)
+        try:
+            yield lambda: self._publish(draft)
+        finally:
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
 
     def drop(self, name: str) -> None:
         """Forget one entry, keeping the others; nothing is written when there is none."""
         with guard():
-            merged = _plain(self.read())
-            if merged["databases"].pop(name, None) is not None:
-                self._write(merged)
+            merged = _plain(self._whole())
+            draft = None if merged["databases"].pop(name, None) is None else self._draft(merged)
+        if draft is not None:
+            self._publish(draft)
 
-    def _write(self, merged: dict[str, Any]) -> None:
+    def _whole(self) -> RegistryFile:
+        """What is written again beside an entry that changes."""
+        return self.read()
+
+    def _draft(self, merged: dict[str, Any]) -> Path:
         text = yaml.safe_dump(merged, sort_keys=False, allow_unicode=True)
-        temporary = self.path.with_name(f".{self.path.name}.new")
+        draft = self.path.with_name(f".{self.path.name}.new")
         try:
-            self._replace(temporary, text)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with draft.open("w", encoding="utf-8") as file:
+                file.write(
+                    "# Written by hybridrag apply; read by everything that uses these databases.\n" + text
+                )
+                file.flush()
+                os.fsync(file.fileno())
+            failpoint(Point.REGISTRY_BEFORE)
         except OSError as error:
             with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+                draft.unlink(missing_ok=True)
             raise unwritable("registry", self.path, error) from error
+        return draft
 
-    def _replace(self, temporary: Path, text: str) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write("# Written by hybridrag apply; read by everything that uses these databases.\n" + text)
-            file.flush()
-            os.fsync(file.fileno())
-        failpoint(Point.REGISTRY_BEFORE)
-        temporary.replace(self.path)
-        failpoint(Point.REGISTRY_AFTER)
-        folder = os.open(self.path.parent, os.O_RDONLY)
+    def _publish(self, draft: Path) -> None:
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-class _Held(Registry):
-    def __init__(self, path: Path, file: RegistryFile) -> None:
-        super().__init__(path)
-        self._file = file
-
-    def read(self) -> RegistryFile:
-        return self._file
+            with guard():
+                draft.replace(self.path)
+                failpoint(Point.REGISTRY_AFTER)
+                folder = os.open(self.path.parent, os.O_RDONLY)
+                try:
+                    os.fsync(folder)
+                finally:
+                    os.close(folder)
+        except OSError as error:
+            raise unwritable("registry", self.path, error) from error
 
 
 def _plain(file: RegistryFile) -> dict[str, Any]:
@@ -210,7 +224,7 @@ def _tidy(entry: RegistryEntry) -> dict[str, Any]:
     ]
     if entry.slots is not None:
         found["slots"] = {slot.value: place.model_dump() for slot, place in entry.slots.items()}
-    return {key: value for key, value in found.items() if value or key not in ("slots", "kept")}
+    return {key: value for key, value in found.items() if value or key not in ("slots", "kept", "revision")}
 
 
 def facts_of(entry: RegistryEntry | None) -> Mapping[str, str | int | float | bool | None]:

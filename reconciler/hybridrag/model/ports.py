@@ -18,6 +18,7 @@ from .data import ALL_SLOTS, Batch, Range, Slot, Vectors
 from .facts import Facts
 from .findings import Examination, Glance, Nearest, Recall
 from .marks import MarkState
+from .notes import Note, Notes
 from .room import Room
 from .selection import Embedding, Selection
 
@@ -246,6 +247,29 @@ class Store(Protocol):
 
         Files are left to the switch, which moves them aside. `migration_id` is the mark of the finished copy that was
         seen, None for none; raises PlanRefused where another one stands there now.
+        """
+        ...
+
+    async def notes(self, others: Sequence[Store] = ()) -> list[Notes]:
+        """What our notes in this place say, and in those of `others` of the same backend; a server is asked once for all.
+
+        A place that does not exist has none. Read-only. Raises BackendUnavailable.
+        """
+        ...
+
+    async def put_note(self, name: str, note: Note) -> None:
+        """Write a note, whole and durable; nothing where the same one stands. Raises LeaseHeld where one stands that is
+        not older, BackendUnavailable."""
+        ...
+
+    async def drop_note(self, name: str) -> None:
+        """Forget a note; idempotent."""
+        ...
+
+    def claimed(self, name: str) -> AbstractAsyncContextManager[None]:
+        """While it is entered no other run, of whatever state folder, can enter it for this name and place.
+
+        Entering raises LeaseHeld; a place that does not exist yet is entered without a claim. A process that dies gives it back.
         """
         ...
 

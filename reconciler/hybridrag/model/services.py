@@ -118,11 +118,11 @@ class Memory(Protocol):
 
 
 class Pointer(Protocol):
-    """What live consumers follow to a database's backend. Implemented over the registry."""
+    """What live consumers follow to a database's backend. Implemented over the notes of the places and the registry."""
 
     def current(self, database: str) -> Facts: ...
 
-    def point(
+    async def point(
         self,
         database: str,
         path: str,
@@ -131,18 +131,20 @@ class Pointer(Protocol):
         *,
         left: Mapping[frozenset[Slot], str],
         behind: bool = False,
-    ) -> None:
-        """Atomically; raises when the registry cannot be read. What served before is noted as kept.
+    ) -> tuple[str, ...]:
+        """Note in every place concerned what serves now; what served before is noted as kept.
 
         `left`: fingerprints of what served until now, by slots. `behind`: it holds records that did not come along.
+        Returns in words which places could not be told that they serve no more. Raises, with nothing changed, where the
+        registry cannot be written or a place that is to serve cannot be told; LeaseHeld where another run was faster.
         """
         ...
 
-    def retiring(self, database: str, backend: str, slots: Collection[Slot]) -> None:
+    async def retiring(self, database: str, backend: str, slots: Collection[Slot]) -> None:
         """From now on what is kept there is no way back any more; `backend` as facts name it."""
         ...
 
-    def let_go(self, database: str, backend: str, slots: Collection[Slot]) -> None:
+    async def let_go(self, database: str, backend: str, slots: Collection[Slot]) -> None:
         """Nothing is kept there any more."""
         ...
 

@@ -41,6 +41,17 @@ def refuse_serving(item: Wanted, part: Part, entry: Facts) -> None:
         )
 
 
+def refuse_shared(item: Wanted, part: Part, entry: Facts) -> None:
+    """Raises PlanRefused where another database is served from the place, also if it keeps a copy of this one."""
+    if (owner := entry.get(f"serves_other/{canonical(part.target)}")) is not None:
+        raise PlanRefused(
+            f'database "{item.database}": {place(item, part)} {owner}; it is never overwritten',
+            hint=f"set databases.{item.database}.path to a folder of its own"
+            if part.target.type == JSON
+            else f"set databases.{item.database}.workspace to a free name",
+        )
+
+
 def overwrite_hazard(item: Wanted, part: Part, facts: Facts, identity: str) -> Hazard:
     """What would be overwritten, in words."""
     where, what = place(item, part), held(part, facts)

@@ -27,7 +27,7 @@ from .embedding import (
 )
 from .losses import damage_in_place, refuse_emptied, refuse_vanished
 from .moving import bracket, completing, moving, repointing
-from .overwriting import is_foreign, refuse_serving
+from .overwriting import is_foreign, refuse_serving, refuse_shared
 from .parts import JSON, Part, in_use, migration_id, parts_of, store_thing
 from .protect import Kept, kept_by, refuse_replaced
 from .provisioning import provision
@@ -152,6 +152,8 @@ def _database(
         warning := server_warning(item.database, item.workspace)
     ):
         warnings.append(warning)
+    if entry.get("contradiction"):
+        _refuse_contradiction(item, entry, observation, found.served)
     made = _Made()
     parts = parts_of(item, entry)
     serving = serving_of(item, parts, observation)
@@ -208,6 +210,20 @@ def _database(
     else:
         made.steps += completing(item, parts, made.steps)
     return made
+
+
+def _refuse_contradiction(
+    item: Wanted, entry: Facts, observation: Observation, served: Mapping[str, int]
+) -> None:
+    """Raises: a place that serves and holds nothing was emptied; of others it is to be said which one serves."""
+    for part in parts_of(item, entry):
+        facts = observation.of(store_thing(item.database, part.target.name, part.slots))
+        if part.in_place and part.target.type != JSON and facts and not facts.get("problem"):
+            mine = {name: count for name, count in served.items() if name in streams_of(part.slots)}
+            refuse_emptied(item, part, facts, entry, mine)
+    raise PlanRefused(
+        f'database "{item.database}": {entry["contradiction"]}', hint=str(entry.get("remedy") or "") or None
+    )
 
 
 def _refuse_unserved(item: Wanted, part: Part) -> None:
@@ -323,6 +339,7 @@ def _part(
     warnings += blank_files(item, source)
     # Files were kept in the folder that the registry knows.
     kept = entry.get(f"kept/{key}") is not None and (key != JSON or entry.get("path") in (None, item.path))
+    refuse_shared(item, part, entry)
     foreign = is_foreign(part, target, identity, kept)
     if foreign:
         refuse_serving(item, part, entry)

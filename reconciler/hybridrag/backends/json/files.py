@@ -89,6 +89,11 @@ def fingerprint(folder: Path, names: Collection[str] = FILES) -> str:
     return digest_of(marks)
 
 
+def nothing_of_lightrag(folder: Path) -> bool:
+    """Whether a folder holds nothing but, perhaps, our own notes. Raises OSError."""
+    return all(path.name == ".hybridrag" for path in folder.iterdir())
+
+
 def unfinished_writes(folder: Path) -> list[str]:
     """LightRAG's temporary siblings (`<file>.tmp.<pid>.…`): a writer is, or was, in the middle of a flush."""
     return sorted(path.name for path in folder.glob("*.tmp.*"))

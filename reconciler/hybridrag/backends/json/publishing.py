@@ -55,7 +55,7 @@ def locked(folder: Path, slots: Collection[Slot]) -> Iterator[None]:
     broken: list[Path] = []
     with contextlib.ExitStack() as stack:
         for name in sorted(slot.value for slot in slots):
-            while not _take(folder / FOLDER / f"lock-{name}", stack, broken):
+            while not take_lock(folder / FOLDER / f"lock-{name}", stack, broken):
                 if time.monotonic() > deadline:
                     raise busy(shown(folder))
                 time.sleep(0.1)
@@ -65,7 +65,7 @@ def locked(folder: Path, slots: Collection[Slot]) -> Iterator[None]:
         yield
 
 
-def _take(path: Path, stack: contextlib.ExitStack, broken: list[Path]) -> bool:
+def take_lock(path: Path, stack: contextlib.ExitStack, broken: list[Path]) -> bool:
     """Take one lock and say in it whose it is. That of a run which ours has taken over is removed, into `broken`."""
     import fcntl  # not on Windows, where the files can still be read
 
@@ -231,6 +231,8 @@ def destroy(folder: Path, slots: Collection[Slot], migration_id: str | None) -> 
         for mark in marks:
             if set(mark.slots) <= set(slots):
                 shutil.rmtree(staging_folder(folder, mark.migration))
+        for slot in slots:  # while they are held
+            (folder / FOLDER / f"lock-{slot.value}").unlink(missing_ok=True)
     if not ours:
         shutil.rmtree(folder / FOLDER)
 

@@ -15,10 +15,11 @@ from hybridrag.model.data import ALL_SLOTS, BY_NAME, Batch, Slot, Vectors, strea
 from hybridrag.model.facts import Facts, Value, digest_of
 from hybridrag.model.findings import Examination, Glance, Nearest
 from hybridrag.model.marks import MarkState
+from hybridrag.model.notes import Note, Notes
 from hybridrag.model.ports import Changes, KnownCounts, Reader, Store
 from hybridrag.model.selection import Embedding, Selection
 
-from . import files, publishing, records, whereabouts
+from . import files, notes, publishing, records, whereabouts
 from .counting import count_records
 from .differing import Known, same, write_differing
 from .glance import glance_folder, remembered
@@ -26,7 +27,7 @@ from .graphml import read_graph
 from .kv import read_kv
 from .nearest import nearest
 from .snapshot import linked
-from .staging import current, load, staging_folder, whole
+from .staging import FOLDER, current, load, staging_folder, whole
 from .vectors import read_vectors
 from .writer import JsonWriterSession
 
@@ -180,7 +181,7 @@ class JsonStore:
         try:
             paths = files.present(self._folder, self._names)
         except NotFound as error:
-            empty = self._folder.is_dir() and not any(self._folder.iterdir())
+            empty = self._folder.is_dir() and all(path.name == FOLDER for path in self._folder.iterdir())
             return {"exists": False, "missing": error.what, "empty": empty or None, **marks}, details
         facts: dict[str, Value] = {"exists": True, **marks}
         there = {path.name for path in paths}
@@ -332,6 +333,30 @@ class JsonStore:
 
     async def make_way(self, migration_id: str | None) -> None:
         """Files are moved aside when the new ones are switched to (`open_writer`, `replaces`)."""
+
+    async def notes(self, others: Sequence[Store] = ()) -> list[Notes]:
+        mine = await asyncio.to_thread(notes.read_notes, self._folder)
+        return [mine, *[(await other.notes())[0] for other in others]]
+
+    async def put_note(self, name: str, note: Note) -> None:
+        try:
+            await asyncio.to_thread(notes.put_note, self._folder, name, note)
+        except OSError as error:
+            raise publishing.explain(error, self._folder) from error
+
+    async def drop_note(self, name: str) -> None:
+        try:
+            await asyncio.to_thread(notes.drop_note, self._folder, name)
+        except OSError as error:
+            raise publishing.explain(error, self._folder) from error
+
+    @contextlib.asynccontextmanager
+    async def claimed(self, name: str) -> AsyncIterator[None]:
+        try:
+            with notes.claimed(self._folder, name):
+                yield
+        except OSError as error:
+            raise publishing.explain(error, self._folder) from error
 
     async def close(self) -> None:
         """Nothing is held open."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 
 from hybridrag.backends.kit.marks import check_removable
 from hybridrag.model.address import Addresses
@@ -10,9 +11,11 @@ from hybridrag.model.data import Batch, Slot, Vectors
 from hybridrag.model.facts import Facts
 from hybridrag.model.findings import Examination, Glance, Nearest
 from hybridrag.model.marks import MarkState
+from hybridrag.model.notes import Note, Notes
 from hybridrag.model.ports import Store
 from hybridrag.model.selection import Embedding, SchemaMaker, Selection
 
+from . import notes
 from .client import Endpoint, connection
 from .collections import VECTORS, collection_names
 from .glance import glance_stores
@@ -136,6 +139,19 @@ class MilvusStore:
 
     async def make_way(self, migration_id: str | None) -> None:
         await make_way(self._endpoint, self._workspace, self._embedding, migration_id)
+
+    async def notes(self, others: Sequence[Store] = ()) -> list[Notes]:
+        mine = [self, *(other for other in others if isinstance(other, MilvusStore))]
+        return await notes.read_notes(self._endpoint, [each._workspace for each in mine])
+
+    async def put_note(self, name: str, note: Note) -> None:
+        await notes.put_note(self._endpoint, self._workspace, name, note)
+
+    async def drop_note(self, name: str) -> None:
+        await notes.drop_note(self._endpoint, self._workspace, name)
+
+    def claimed(self, name: str) -> AbstractAsyncContextManager[None]:
+        return notes.claimed(self._endpoint, self._workspace, name)
 
     async def close(self) -> None:
         """Connections live only as long as the call that needs them."""

@@ -28,6 +28,10 @@ async def _open_at(
     endpoint: Endpoint, *, purpose: str, settings: dict[str, str], attributes: str
 ) -> asyncpg.Connection:
     (host, port), secret = endpoint.hosts[0], endpoint.password()
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise socket.gaierror(socket.EAI_NONAME, "no name of a host") from None
 
     async def opening(told: Mapping[str, str]) -> asyncpg.Connection:
         return await connect(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 from hybridrag.backends.kit.refusals import workspace_in
@@ -11,10 +12,11 @@ from hybridrag.model.data import ALL_SLOTS, Batch, Slot, Vectors, streams_of
 from hybridrag.model.facts import Facts
 from hybridrag.model.findings import Examination, Glance, Nearest, Recall
 from hybridrag.model.marks import MarkState
+from hybridrag.model.notes import Note, Notes
 from hybridrag.model.ports import Store
 from hybridrag.model.selection import Embedding, SchemaMaker, Selection
 
-from . import keeping, own_database
+from . import keeping, notes, own_database
 from .building import Budget
 from .client import connection
 from .endpoint import Endpoint
@@ -224,6 +226,19 @@ class PostgresStore:
         await make_way(
             self._endpoint, self._workspace, self._embedding, self._slots, migration_id, graph=self._graph
         )
+
+    async def notes(self, others: Sequence[Store] = ()) -> list[Notes]:
+        mine = [self, *(other for other in others if isinstance(other, PostgresStore))]
+        return await notes.read_notes([(each._endpoint, each._workspace) for each in mine])
+
+    async def put_note(self, name: str, note: Note) -> None:
+        await notes.put_note(self._endpoint, self._workspace, name, note)
+
+    async def drop_note(self, name: str) -> None:
+        await notes.drop_note(self._endpoint, self._workspace, name)
+
+    def claimed(self, name: str) -> AbstractAsyncContextManager[None]:
+        return notes.claimed(self._endpoint, self._workspace, name)
 
     async def close(self) -> None:
         """Connections live only as long as the call that needs them."""
