@@ -39,6 +39,8 @@ def with_age(tmp_path: Path, age_server: Server, age_database: str) -> Project:
 async def test_lightrag_answers_from_age_as_from_files(with_age: Project, tmp_path: Path) -> None:
     twin = tmp_path / "twin"
     shutil.copytree(with_age.folder, twin)
+    spec = twin / "hybridrag.yaml"  # another environment: it has nothing to do with where this one moves
+    spec.write_text(spec.read_text("utf-8").replace("environment: test", "environment: twin"), "utf-8")
     await search_exactly(with_age)
     with_age.ok("apply", "--auto-approve")
     assert EQUAL in with_age.ok("verify", "notes")

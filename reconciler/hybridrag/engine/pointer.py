@@ -7,19 +7,18 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_fixed
-
-from hybridrag.errors import BackendUnavailable, HybridragError, LeaseHeld
+from hybridrag.errors import BackendUnavailable, HybridragError
 from hybridrag.failpoints import Point, failpoint
 from hybridrag.journal import KeptEntry, RegistryEntry, facts_of
-from hybridrag.journal.placement import EmbeddingNote, Placement, note_name, shared
+from hybridrag.journal.placement import note_name
 from hybridrag.model.data import Slot
 from hybridrag.model.facts import Facts
-from hybridrag.model.ports import Backend, Store
+from hybridrag.model.ports import Backend
 from hybridrag.model.wanted import Wanted
 from hybridrag.planner import JSON, in_use
 
 from .located_registry import LocatedRegistry
+from .telling import Announcement
 
 if TYPE_CHECKING:
     from .world import World
@@ -137,74 +136,16 @@ class RegistryPointer:
         """
         known = self._registry.read().databases.get(entry.name)
         entry = entry.model_copy(update={"revision": (known.revision if known else 0) + 1})
-        serving, others = self._concerned(known, entry)
+        announced = Announcement(world=self._world, entry=entry, run=self._run)
+        found = self._world.located.get(entry.name)
         with self._registry.drafted(entry) as publish:
-            for place in serving:
-                await self._tell(place, entry)
+            await announced.told_to_serving(known)
             # From here on it counts, whatever becomes of this process or of the state folder.
             self._registry.found(entry)
             failpoint(Point.NOTED)
-            untold = [words for place in others if (words := await self._told(place, entry))]
+            untold = await announced.told_to_others(known, found.lagging if found else ())
             publish()
-        return tuple(untold)
-
-    def _concerned(self, known: RegistryEntry | None, entry: RegistryEntry) -> tuple[list[str], list[str]]:
-        """(places that serve, those that begin to do so first; all others that must know), as facts name them."""
-        before = set(in_use(facts_of(known)).values()) if known else set()
-        now = dict.fromkeys(in_use(facts_of(entry)).values())
-        serving = sorted(now, key=lambda name: name in before)
-        older = [each.name for one in (known, entry) if one for each in one.kept]
-        found = self._world.located.get(entry.name)
-        others = [*before, *older, *(found.lagging if found else ()), JSON]
-        return serving, [name for name in dict.fromkeys(others) if name not in now]
-
-    async def _told(self, place: str, entry: RegistryEntry) -> str | None:
-        """Tell a place that serves no more; why that was not possible, in words."""
-        if place != JSON and place not in self._world.backends:
-            return f'backend "{place}" is not in the spec; it was not told that it does not serve "{entry.name}" any more'
-        try:
-            await self._tell(place, entry)
-        except LeaseHeld:
-            raise
-        except (HybridragError, OSError) as error:
-            if place == JSON:  # no folder: nothing there can be mistaken for what serves
-                return None
-            why = error.what if isinstance(error, HybridragError) else str(error)
-            return f'"{place}" was not told that it does not serve "{entry.name}" any more: {why}'
-        return None
-
-    async def _tell(self, place: str, entry: RegistryEntry) -> None:
-        """Write the note of one place. A cut connection hides whether it was made, so it is made again: it is the same one."""
-        store, note = self._store(entry.name, place), self._placement(place, entry).to_note()
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type(BackendUnavailable),
-            stop=stop_after_attempt(1 if place == JSON else 5),
-            wait=wait_fixed(0.5),
-            reraise=True,
-        ):
-            with attempt:
-                await store.put_note(note_name(self._world.environment, entry.name), note)
-
-    def _store(self, database: str, place: str) -> Store:
-        item = self._world.database(database)
-        return self._world.store(item, place, self._world.holder(place).serves)
-
-    def _placement(self, place: str, entry: RegistryEntry) -> Placement:
-        item = self._world.database(entry.name)
-        kept = {slot for each in entry.kept if each.name == place for slot in each.slots}
-        serving = {slot for slot, name in in_use(facts_of(entry)).items() if name == place}
-        return Placement(
-            revision=entry.revision,
-            environment=self._world.environment,
-            database=entry.name,
-            run=self._run,
-            at=datetime.now(timezone.utc).replace(microsecond=0),
-            here=place,
-            serving=tuple(slot for slot in Slot if slot in serving),
-            kept=tuple(slot for slot in Slot if slot in kept),
-            embedding=EmbeddingNote(model=item.embedding.model, dim=item.embedding.dim),
-            entry=shared(entry),
-        )
+        return untold
 
     async def forget(self, database: str) -> None:
         """Drop the entry and the notes of a database, wherever they can be reached; its data stays."""
@@ -233,8 +174,9 @@ class RegistryPointer:
             entry = known or RegistryEntry(name=item.database, path=item.path, **self._fed(item.database))
             await self._change_to(entry)
             return
+        announced = Announcement(world=self._world, entry=known, run=self._run)
         for place in found.lagging:
-            await self._told(place, known)
+            await announced.told([place])
         self._registry.put(known)
 
     @contextlib.asynccontextmanager
@@ -247,7 +189,8 @@ class RegistryPointer:
                 for place in sorted(places & {JSON, *self._world.backends}):
                     with contextlib.suppress(BackendUnavailable):  # the step that needs it says why
                         name = note_name(self._world.environment, item.database)
-                        await stack.enter_async_context(self._store(item.database, place).claimed(name))
+                        store = self._world.store(item, place, self._world.holder(place).serves)
+                        await stack.enter_async_context(store.claimed(name))
             yield
 
     def agrees(self, database: str, path: str, placement: Placed, workspace: str) -> bool:
