@@ -152,3 +152,21 @@ def test_a_deletion_that_was_cut_off_is_gone_on_with(project: Project) -> None:
     assert project.run("rollback", "notes", "--discard-new", "--yes").returncode == 6
     project.ok("retire", "notes", "--confirm", "notes")
     assert not digests(project.data)
+
+
+def test_the_last_whole_copy_is_not_retired(project: Project) -> None:
+    """What serves lost records: exit 7 with their number, and the files stay; after a repair they may go."""
+    project.ok("migrate", "notes", "--to", "pg")
+    assert project.dsn
+    run_sql(
+        project.dsn,
+        "DELETE FROM lightrag_doc_full WHERE id IN (SELECT id FROM lightrag_doc_full LIMIT 3) RETURNING 1",
+    )
+    before = digests(project.data)
+    refused = project.run("retire", "notes", "--now", "--confirm", "notes")
+    assert refused.returncode == 7
+    assert "3 of 14 documents" in refused.stderr
+    assert digests(project.data) == before
+    project.ok("repair", "notes", "--auto-approve")
+    project.ok("retire", "notes", "--now", "--confirm", "notes")
+    assert not digests(project.data)

@@ -94,6 +94,16 @@ def apply(
     serving = ", ".join(f"{name} on {backend}" for name, backend in report.serving.items())
     paused = "".join(f"; writer of {name} paused {seconds:.1f} s" for name, seconds in report.paused.items())
     out.print(f"\n[good]Done[/] in {report.seconds:.1f} s{paused}. Serving: {serving}.")
+    tell_settings(settings, env.world, [move.database for move in planned.plan.moves.values()])
+
+
+def tell_settings(settings: Settings, world: World, databases: list[str]) -> None:
+    """What is left to do outside: a LightRAG whose writer nobody declared reads its old settings until it is told."""
+    from hybridrag.engine.late import settings_hint
+
+    for name in dict.fromkeys(databases):
+        if name not in world.halters:
+            settings.out().print(f"[next]→ LightRAG still uses its old settings: {settings_hint(name)}[/]")
 
 
 def _planned(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from hybridrag.errors import HybridragError, SpecInvalid
+from hybridrag.errors import HybridragError, NotFound, SpecInvalid
 from hybridrag.render.any_text import is_text, shown, take_any_text
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ class Settings:
     color: bool
     quiet: bool
     debug: bool
+    looking: bool = False
+    """Whether the command only looks: then a state folder that is named must be there."""
 
     def out(self, *, to_stderr: bool = False) -> Console:
         from hybridrag.render.console import console
@@ -59,6 +61,10 @@ class Settings:
             raise SpecInvalid(
                 f'the state folder "{self.state}" has a name that is not UTF-8 text',
                 hint="give another folder with --state",
+            )
+        if self.looking and self.state and not Path(self.state).is_dir():
+            raise NotFound(
+                f'the state folder "{self.state}" does not exist', hint="correct --state, or leave it out"
             )
         return Environment(spec, assemble(spec, state_folder=Path(self.state) if self.state else None))
 
@@ -96,6 +102,24 @@ def locating(env: Environment) -> Environment:
     return env
 
 
+LOOKING = frozenset(
+    {
+        "plan",
+        "status",
+        "health",
+        "verify",
+        "drift",
+        "render",
+        "query",
+        "history",
+        "show",
+        "db list",
+        "db show",
+        "backend status",
+        "watch status",
+    }
+)
+"""Commands that write nothing."""
 _OPTIONS = (
     click.option(
         "-f", "--file", "files", multiple=True, envvar="HYBRIDRAG_FILE", metavar="FILE",
@@ -138,7 +162,8 @@ def command_options(function: Command) -> Command:
         # What breaks while something is broken off is told as its cause; libraries' own tracebacks may hold data.
         logging.getLogger("asyncio").disabled = True
         machine = as_json or format_ == "json"
-        settings = Settings(files, env, state, machine, not no_color, quiet, debug)
+        looking = click.get_current_context().command_path.partition(" ")[2] in LOOKING
+        settings = Settings(files, env, state, machine, not no_color, quiet, debug, looking)
         try:
             return function(settings=settings, **own)
         except HybridragError as error:

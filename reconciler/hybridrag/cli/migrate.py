@@ -23,6 +23,7 @@ from hybridrag.errors import (
     VerificationFailed,
 )
 
+from .apply import tell_settings
 from .common import Settings, command_options, exit_codes, locating, parallelism_option
 
 if TYPE_CHECKING:
@@ -155,6 +156,8 @@ def migrate(
     out = settings.out()
     if report is not None:
         out.print(f'\n[good]Done[/] in {report.seconds:.1f} s. "{database}" is served by "{placed}".')
+        out.print(f'\n[good]Done[/] in {report.seconds:.1f} s. "{database}" is served by "{choice.name}".')
+        tell_settings(settings, world, [database])
     if change.files:
         out.print(f'{", ".join(change.files)} now says "{placed}": commit it.')
 

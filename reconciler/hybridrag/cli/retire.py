@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     "--allow",
     multiple=True,
     type=click.Choice(["other_data"]),
-    help="Also what was written since it was left.",
+    help="Also what was written since it was left, or is gone from what serves.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be deleted and write nothing.")
 @command_options
@@ -43,7 +43,7 @@ def retire(
     What serves is never touched, nor what another database or workspace has there. There is no way back
     afterwards. Nothing to delete is no error.
 
-    Exit codes: 0, 4 a backend cannot be asked, 5 refused, 6 not found, 9 an apply runs.
+    Exit codes: 0, 4 a backend cannot be asked, 5 refused, 6 not found, 7 what serves holds less, 9 an apply runs.
     """
     from hybridrag.engine.retiring import plan_retirement
     from hybridrag.model.plan import HazardKind

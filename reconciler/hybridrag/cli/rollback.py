@@ -11,6 +11,7 @@ import click
 
 from hybridrag.errors import HybridragError, NotFound, PlanRefused
 
+from .apply import tell_settings
 from .common import Settings, command_options, locating
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ def _carry_over(
         out.print(
             f'\n[good]Done[/] in {report.seconds:.1f} s. "{database}" is served by {_shown(back)} again.'
         )
+        tell_settings(settings, world, [database])
     _commit(settings, change)
 
 
@@ -183,6 +185,7 @@ def _discard(
     out.print(
         f'\n[good]Done.[/] "{database}" is served by {_shown(back)} again; what was left behind is kept.'
     )
+    tell_settings(settings, world, [database])
     _commit(settings, change)
 
 

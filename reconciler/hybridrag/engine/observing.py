@@ -17,6 +17,7 @@ from hybridrag.planner import JSON, Part, parts_of, store_thing
 from hybridrag.planner.refused import Found
 
 from .embedding import observe_settings
+from .late import late_writes, settings_hint
 from .locating import locate
 from .pointer import RegistryPointer
 from .taken import taken
@@ -39,6 +40,8 @@ class Seen:
     observation: Observation
     problems: dict[tuple[str, str], list[HybridragError]]
     found: Found = field(default_factory=Found)
+    late: tuple[str, ...] = ()
+    """Warnings of kept files that somebody still writes."""
 
 
 async def observe(world: World, items: Sequence[Wanted]) -> Seen:
@@ -102,7 +105,13 @@ async def observe(world: World, items: Sequence[Wanted]) -> Seen:
             f"switching/{migration}": True for migration in switching.get(name, ())
         }
     found = Found(refusals(world.journal_path), served_counts(world.journal_path))
-    return Seen(observation=Observation(facts=facts, details=details), problems=problems, found=found)
+    late = [
+        f"{words}; {settings_hint(item.database)}"
+        for item in items
+        for words in await late_writes(world, item)
+    ]
+    observation = Observation(facts=facts, details=details)
+    return Seen(observation=observation, problems=problems, found=found, late=tuple(late))
 
 
 def _ends(part: Part) -> list[str]:

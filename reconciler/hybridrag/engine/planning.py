@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hybridrag.model.facts import Observation
 from hybridrag.model.plan import Plan
@@ -38,4 +38,5 @@ def plan_seen(world: World, items: Sequence[Wanted], seen: Seen) -> Planned:
     plan = make_plan(
         world.environment, world.spec_digest, items, seen.observation, seen.problems, kept, seen.found
     )
+    plan = replace(plan, warnings=(*plan.warnings, *seen.late))
     return Planned(plan=plan, observation=seen.observation, items=tuple(items))

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from hybridrag.backends import registered
-from hybridrag.errors import BackendUnavailable, PlanRefused, SpecInvalid
+from hybridrag.errors import BackendUnavailable, PlanRefused, SpecInvalid, VerificationFailed
 from hybridrag.model.address import Addresses, shared
-from hybridrag.model.data import Slot
+from hybridrag.model.data import BY_NAME, Slot, streams_of
 from hybridrag.model.facts import Facts, Observation
 from hybridrag.model.marks import FINISHED
 from hybridrag.model.plan import Hazard, HazardKind, Move, Plan, Step
@@ -79,7 +79,7 @@ async def plan_retirement(
         await _refuse_serving(world, item, each)
         _refuse_shared(world, item, each)
         found = await _look(world, item, each)
-        await _refuse_only_copy(world, item, each, found)
+        await _refuse_only_copy(world, item, each, found, fewer=HazardKind.OTHER_DATA in allowed)
         one = _doomed(each, found)
         if one.changed and HazardKind.OTHER_DATA not in allowed:
             raise PlanRefused(
@@ -187,8 +187,11 @@ def _refuse_shared(world: World, item: Wanted, kept: Kept) -> None:
         )
 
 
-async def _refuse_only_copy(world: World, item: Wanted, kept: Kept, found: Facts) -> None:
-    """Raises where what serves cannot be seen, holds nothing, or is the same place under another name."""
+async def _refuse_only_copy(world: World, item: Wanted, kept: Kept, found: Facts, *, fewer: bool) -> None:
+    """Raises where what serves cannot be seen, holds nothing, or is the same place under another name.
+
+    Raises VerificationFailed where it holds fewer records of a stream than what is kept, unless `fewer` allows that.
+    """
     serving = in_use(world.pointer.current(item.database))
     for name in dict.fromkeys(serving[slot] for slot in kept.slots):
         slots = frozenset(slot for slot in kept.slots if serving[slot] == name)
@@ -209,6 +212,25 @@ async def _refuse_only_copy(world: World, item: Wanted, kept: Kept, found: Facts
                 f'"{kept.backend}"; nothing was deleted',
                 hint="hybridrag status shows what serves what",
             )
+        if not fewer and (less := _fewer(facts, found, slots)):
+            raise VerificationFailed(
+                f'database "{item.database}": backend "{backend.name}", which serves it, holds less than what is kept in '
+                f'"{kept.backend}": {", ".join(less)}; nothing was deleted',
+                hint=f"hybridrag verify {item.database} tells what is gone, hybridrag repair {item.database} puts it back; "
+                "if LightRAG was told to delete it: --allow other_data",
+            )
+
+
+def _fewer(serving: Facts, kept: Facts, slots: frozenset[Slot]) -> list[str]:
+    """Streams of which what serves holds fewer records, in words."""
+    counts = {
+        name: (serving.get(f"records/{name}"), kept.get(f"records/{name}")) for name in streams_of(slots)
+    }
+    return [
+        f"{there - here:,} of {there:,} {BY_NAME[name].title}"
+        for name, (here, there) in counts.items()
+        if isinstance(here, int) and isinstance(there, int) and here < there
+    ]
 
 
 def _served(world: World, other: Wanted, kept: Kept) -> Iterator[tuple[Backend, frozenset[Slot]]]:

@@ -33,6 +33,7 @@ from hybridrag.planner.losses import losses
 from .embedding import seen_at
 from .history import forgotten
 from .kept import Kept, kept_of
+from .late import late_writes, settings_hint
 from .locating import locate
 from .watching import Watcher, watcher_of
 from .world import World
@@ -158,6 +159,7 @@ async def status(world: World, names: Iterable[str] = ()) -> Status:
     live = is_running(world.journal_path)
     records = progress(world.journal_path)
     served = served_counts(world.journal_path)
+    late = {item.database: await late_writes(world, item) for item in items}
     databases = []
     told: dict[str, None] = {}
     hints: dict[str, str | None] = {}
@@ -189,6 +191,7 @@ async def status(world: World, names: Iterable[str] = ()) -> Status:
                 watcher_of(world, item, _sizes(glances)),
                 served.get(item.database, {}),
                 hints.get(item.database),
+                late[item.database],
             )
         )
     return Status(
@@ -314,6 +317,7 @@ def _database(
     watcher: Watcher | None,
     served: Mapping[str, int],
     hint: str | None = None,
+    late: tuple[str, ...] = (),
 ) -> DatabaseStatus:
     places = [place for place, _ in glances]
     looks = {place.backend: servers.get(place.backend, ({}, {})) for place in places if place.type != JSON}
@@ -331,6 +335,7 @@ def _database(
     lacking = [f"it holds {missing}" for missing in missing_streams(records)] + list(losses(served, records))
     broken += _misplaced(item, glances)
     problems = (*broken, *(fault for _, glance in glances for fault in glance.faults), *lacking)
+    problems = (*broken, *(fault for _, glance in glances for fault in glance.faults), *lacking, *late)
     types = {place.type for place in places}
     return DatabaseStatus(
         database=item.database,
@@ -341,6 +346,7 @@ def _database(
         problems=problems,
         hint=hint
         or next((str(facts["hint"]) for facts, _ in looks.values() if facts.get("hint")), None)
+        or (settings_hint(item.database) if late and problems == late else None)
         or (_following(item, kept) if problems else None),
         connected=all(facts.get("reachable") for facts, _ in looks.values())
         and not any(glance.problem for place, glance in glances if place.type == JSON),
