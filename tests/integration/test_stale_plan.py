@@ -118,3 +118,27 @@ def test_a_source_that_is_written_meanwhile_is_never_switched(
     assert attempt().outcome == "done"
     assert serving(project) == "pg"
     project.ok("verify", "notes")
+
+
+def test_a_saved_plan_survives_the_writer_that_it_is_made_for(project: Project) -> None:
+    """One document more between plan and apply is no other world, but another spec is; and a plan is applied once."""
+    spec = project.folder / "hybridrag.yaml"
+    text = spec.read_text("utf-8") + '    writer: {kind: command, pause: ["true"], resume: ["true"]}\n'
+    spec.write_text(text, encoding="utf-8")
+    project.ok("plan", "--out", "saved.plan")
+    path = project.data / "kv_store_full_docs.json"
+    documents = json.loads(path.read_text("utf-8"))
+    documents["doc-late"] = {**documents[next(iter(documents))], "_id": "doc-late"}
+    path.write_text(json.dumps(documents, indent=2, ensure_ascii=False), encoding="utf-8")
+
+    spec.write_text(text.replace("backend: pg\n", "backend: pg\n    migration: {batch: 7}\n"), encoding="utf-8")
+    refused = project.run("apply", "saved.plan")
+    assert (refused.returncode, "the spec was changed" in refused.stderr) == (5, True)
+    spec.write_text(text, encoding="utf-8")
+    project.ok("apply", "saved.plan")
+    assert project.dsn
+    assert run_sql(project.dsn, "SELECT count(*) FROM lightrag_doc_full WHERE id = 'doc-late'") == [(1,)]
+    again = project.run("apply", "saved.plan")
+    assert again.returncode == 5
+    assert "the plan was applied already, by run" in again.stderr
+    assert "stale" not in again.stderr

@@ -18,6 +18,7 @@ from .reading import (
     open_pauses,
     problem,
     progress,
+    run_of_plan,
     run_steps,
     runs,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "problem",
     "progress",
     "refusals",
+    "run_of_plan",
     "run_steps",
     "runs",
     "served_counts",

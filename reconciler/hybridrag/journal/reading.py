@@ -146,6 +146,17 @@ def runs(path: Path, limit: int | None = None) -> list[RunRecord]:
     )
 
 
+def run_of_plan(path: Path, spec_digest: str, observation_digest: str) -> RunRecord | None:
+    """The newest run of one plan that came to its end; None where none is known."""
+    found = _told(
+        path,
+        f"{_RUNS} WHERE spec_digest = ? AND observation_digest = ? AND outcome = 'done' ORDER BY started DESC LIMIT 1",
+        (spec_digest, observation_digest),
+        _run_record,
+    )
+    return found[0] if found else None
+
+
 def run_steps(path: Path, run: str) -> tuple[RunDetail, list[StepRecord]] | None:
     """A run whose id begins so, with its steps in order; None where there is none, or several. Raises JournalUnreadable."""
     rows = _told(

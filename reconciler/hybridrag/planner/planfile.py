@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,8 @@ from hybridrag.model.facts import Observation, Value, digest_of
 from hybridrag.model.plan import Hazard, HazardKind, Move, Plan, Step
 from hybridrag.model.strict import Strict
 from hybridrag.model.whole_file import read_at_most
+
+from .parts import store_thing
 
 PLAN_VERSION = 2
 _LARGEST = 64 << 20
@@ -168,14 +170,25 @@ def to_plan(file: PlanFile) -> Plan:
     )
 
 
-def refuse_if_stale(file: PlanFile, spec_digest: str, observation: Observation) -> None:
-    """Raise PlanRefused, naming what moved, when the world is not the one the plan was made for."""
+ESTIMATES = ("records/", "bytes", "fingerprint", "unfinished_writes")
+"""Facts of a source that its writer changes all day."""
+
+
+def refuse_if_stale(
+    file: PlanFile, spec_digest: str, observation: Observation, live: Collection[str] = ()
+) -> None:
+    """Raise PlanRefused, naming what moved, when the world is not the one the plan was made for.
+
+    `live`: databases whose writer can be stopped. What it writes meanwhile is no condition of the plan: sizes, counts and
+    fingerprints of what it writes are estimates, and what is copied is what is there then.
+    """
     moved: list[str] = []
     if file.spec_digest != spec_digest:
         moved.append("the spec was changed")
-    now = {name: dict(facts) for name, facts in observation.facts.items()}
-    if observation.digest != file.observation_digest:
-        moved += _what_moved(file.facts, now) or ["the observed world"]
+    now = _conditions(file, {name: dict(facts) for name, facts in observation.facts.items()}, live)
+    before = _conditions(file, file.facts, live)
+    if digest_of(now) != digest_of(before):
+        moved += _what_moved(before, now) or ["the observed world"]
     if moved:
         shown = "\n    ".join(moved[:10]) + (f"\n    and {len(moved) - 10} more" if len(moved) > 10 else "")
         raise PlanRefused(
@@ -183,22 +196,43 @@ def refuse_if_stale(file: PlanFile, spec_digest: str, observation: Observation) 
         )
 
 
-def refuse_if_other(file: PlanFile, made: Plan) -> None:
-    """Raise PlanRefused where the file holds another plan than is made for the same world now."""
-    if _essence(to_plan(file)) != _essence(made):
+def _conditions(
+    file: PlanFile, facts: Mapping[str, Mapping[str, Value]], live: Collection[str]
+) -> dict[str, dict[str, Value]]:
+    """The facts that must be as they were."""
+    written = {
+        store_thing(move.database, move.source, move.slots)
+        for move in file.moves.values()
+        if move.database in live
+    }
+    return {
+        name: {
+            key: value for key, value in each.items() if name not in written or not key.startswith(ESTIMATES)
+        }
+        for name, each in facts.items()
+    }
+
+
+def refuse_if_other(file: PlanFile, made: Plan, live: Collection[str] = ()) -> None:
+    """Raise PlanRefused where the file holds another plan than is made for the same world now. `live`: see above."""
+    if _essence(to_plan(file), live) != _essence(made, live):
         raise PlanRefused(
             "the plan is not the one that this hybridrag makes for what it was made for (edited, or made by another version?)",
             hint="look at the new one: hybridrag plan",
         )
 
 
-def _essence(plan: Plan) -> tuple[Any, ...]:
+def _essence(plan: Plan, live: Collection[str]) -> tuple[Any, ...]:
     """What would be done, without words and estimates."""
     steps = [
         (step.id, step.verb, step.target, step.depends_on, {hazard.kind for hazard in step.hazards})
         for step in plan.steps
     ]
-    return steps, dict(plan.moves), plan.in_place
+    moves = {
+        name: replace(move, fingerprint="", migration_id="") if move.database in live else move
+        for name, move in plan.moves.items()
+    }
+    return steps, moves, plan.in_place
 
 
 _CAUSES = (".reachable", ".problem", ".damaged")
