@@ -131,7 +131,9 @@ def test_a_saved_plan_survives_the_writer_that_it_is_made_for(project: Project) 
     documents["doc-late"] = {**documents[next(iter(documents))], "_id": "doc-late"}
     path.write_text(json.dumps(documents, indent=2, ensure_ascii=False), encoding="utf-8")
 
-    spec.write_text(text.replace("backend: pg\n", "backend: pg\n    migration: {batch: 7}\n"), encoding="utf-8")
+    spec.write_text(
+        text.replace("backend: pg\n", "backend: pg\n    migration: {batch: 7}\n"), encoding="utf-8"
+    )
     refused = project.run("apply", "saved.plan")
     assert (refused.returncode, "the spec was changed" in refused.stderr) == (5, True)
     spec.write_text(text, encoding="utf-8")

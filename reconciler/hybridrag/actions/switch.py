@@ -6,8 +6,8 @@ import contextlib
 
 from hybridrag.failpoints import Point, failpoint
 from hybridrag.model.data import Slot
-from hybridrag.model.marks import MarkState
 from hybridrag.model.events import Warned
+from hybridrag.model.marks import MarkState
 
 from .base import Context, Part
 from .marking import mark

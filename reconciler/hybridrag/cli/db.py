@@ -22,6 +22,7 @@ from hybridrag.errors import (
 )
 
 from .common import Settings, command_options, exit_codes
+from .db_folder import dimension, dimensions, unusable
 
 if TYPE_CHECKING:
     from hybridrag.engine import World
@@ -103,8 +104,8 @@ def create(
     option = "--connection-string"
     secret = given(settings, connection_string, option, url=True) if connection_string is not None else None
     choice = choose(spec, backend, connecting=secret is not None)
-    found = _dimensions(folder)
-    dim = _dimension(folder, found, embedding_dim)
+    found = dimensions(folder)
+    dim = dimension(folder, found, embedding_dim)
     model = model_entry(spec, choice, embedding_model, none=no_model)
     if choice.type is not None:
         change.put_backend(choice.name, {"type": choice.type}, "connection_string", secret, before.state)
@@ -156,46 +157,6 @@ def _refuse_existing(world: World, name: str, folder: Path) -> None:
         )
 
 
-def _dimensions(folder: Path) -> set[int] | None:
-    """What the vector files of a JSON database say; None where there is no database and one may begin.
-
-    Raises NotFound for a folder that holds something else.
-    """
-    from hybridrag.backends.json import files
-
-    try:
-        if not folder.exists() or (folder.is_dir() and files.nothing_of_lightrag(folder)):
-            return None
-    except OSError as error:
-        raise _unusable(folder, error) from None
-    vectors = [path for path in files.present(folder) if path.name.startswith("vdb_") and path.is_file()]
-    return {dim for path in vectors if (dim := files.vector_dim(path)) is not None}
-
-
-def _unusable(folder: Path, error: OSError) -> NotFound:
-    return NotFound(
-        f'the folder "{folder}" cannot be used: {error.strerror}',
-        hint="give another --path, or correct this one",
-    )
-
-
-def _dimension(folder: Path, found: set[int] | None, said: int | None) -> int:
-    if len(found or ()) > 1:
-        listed = ", ".join(map(str, sorted(found or ())))
-        raise SpecInvalid(f'the vector files in "{folder}" disagree on their dimensions ({listed})')
-    real = next(iter(found or ()), None)
-    if real is not None and said not in (None, real):
-        raise SpecInvalid(
-            f'the vectors in "{folder}" have {real} dimensions, not {said}', hint="leave --embedding-dim out"
-        )
-    if real is None and said is None:
-        raise SpecInvalid(
-            f'the length of an embedding is not known: "{folder}" holds no vectors',
-            hint="give --embedding-dim N, as the embedding model says (1536 for text-embedding-3-small)",
-        )
-    return int(real or said or 0)
-
-
 def _tried(world: World, item: Wanted, *, in_files: bool) -> tuple[int, int, str]:
     """(steps that an apply would take, records found on a new database's backend, why they are not served); writes nothing.
 
@@ -224,7 +185,7 @@ def _write(world: World, item: Wanted, change: SpecChange, *, in_files: bool) ->
             try:
                 folder.mkdir(parents=True)
             except OSError as error:
-                raise _unusable(folder, error) from None
+                raise unusable(folder, error) from None
             undo.callback(folder.rmdir)
         if not in_files:
             for place in item.places:
@@ -236,7 +197,7 @@ def _write(world: World, item: Wanted, change: SpecChange, *, in_files: bool) ->
 
 
 def _entry(world: World, item: Wanted) -> dict[str, Any]:
-    """A database for machines: wanted from the spec, serving from the registry; no secret, no network."""
+    """A database for machines: wanted from the spec, serving as the places say; no secret."""
     from hybridrag.engine.world import served_by
 
     known = world.registry.read().databases.get(item.database)
@@ -256,7 +217,7 @@ def _entry(world: World, item: Wanted) -> dict[str, Any]:
 @db.command("list")
 @command_options
 def list_(settings: Settings) -> None:
-    """The databases of the spec, and which backend serves each; asks no server."""
+    """The databases of the spec, and which backend serves each, as the places say."""
     world = settings.located().world
     entries = [_entry(world, item) for item in world.wanted.values()]
     if settings.json:

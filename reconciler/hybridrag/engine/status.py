@@ -334,7 +334,6 @@ def _database(
     }
     lacking = [f"it holds {missing}" for missing in missing_streams(records)] + list(losses(served, records))
     broken += _misplaced(item, glances)
-    problems = (*broken, *(fault for _, glance in glances for fault in glance.faults), *lacking)
     problems = (*broken, *(fault for _, glance in glances for fault in glance.faults), *lacking, *late)
     types = {place.type for place in places}
     return DatabaseStatus(
