@@ -156,7 +156,6 @@ def migrate(
     out = settings.out()
     if report is not None:
         out.print(f'\n[good]Done[/] in {report.seconds:.1f} s. "{database}" is served by "{placed}".')
-        out.print(f'\n[good]Done[/] in {report.seconds:.1f} s. "{database}" is served by "{choice.name}".')
         tell_settings(settings, world, [database])
     if change.files:
         out.print(f'{", ".join(change.files)} now says "{placed}": commit it.')
