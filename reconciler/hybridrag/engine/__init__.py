@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from .health import health
 from .planning import Planned, plan_world
 from .running import Run, RunReport
-from .status import Status, health, status
+from .status import Status, status
 from .stopping import Stop
 from .verifying import verify_database
 from .world import World

@@ -31,15 +31,13 @@ from hybridrag.planner.embedding import refuse_strangers
 from hybridrag.planner.losses import losses
 
 from .embedding import seen_at
+from .health import PATIENCE_S, Look, servers_of
 from .history import forgotten
 from .kept import Kept, kept_of
 from .late import late_writes, settings_hint
 from .locating import locate
 from .watching import Watcher, watcher_of
 from .world import World
-
-PATIENCE_S = 20.0
-Look = tuple[Facts, Facts]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +149,7 @@ async def status(world: World, names: Iterable[str] = ()) -> Status:
     wanted = {place.name for item in items for place in item.places} | {place.backend for place in every}
     files = [place for place in every if place.type == JSON]
     servers, in_files = await asyncio.gather(
-        _servers(world, sorted(wanted & world.backends.keys())),
+        servers_of(world, sorted(wanted & world.backends.keys())),
         asyncio.gather(*(_asked([world.store(place.item, JSON, place.slots)]) for place in files)),
     )
     serving = {place.key: found[0] for place, found in zip(files, in_files, strict=True)}
@@ -214,11 +212,6 @@ async def status(world: World, names: Iterable[str] = ()) -> Status:
     )
 
 
-async def health(world: World) -> dict[str, Look]:
-    """(facts, details) of every declared backend, all at once."""
-    return await _servers(world, list(world.backends))
-
-
 def _places(world: World, item: Wanted, entry: Facts) -> list[_Place]:
     """The backends that serve a database, as its registry entry has it; one, unless its slots lie apart."""
     current = in_use(entry)
@@ -231,28 +224,6 @@ def _places(world: World, item: Wanted, entry: Facts) -> list[_Place]:
             _Place(item=item, backend=world.files.name if name == JSON else name, type=kind, slots=slots)
         )
     return found
-
-
-async def _servers(world: World, names: Sequence[str]) -> dict[str, Look]:
-    async def ask(name: str) -> Look:
-        kind = world.backend(name).type
-        try:
-            facts, details = await asyncio.wait_for(world.backend(name).observe(), PATIENCE_S)
-            room = (
-                await asyncio.wait_for(world.backend(name).room(), PATIENCE_S)
-                if facts.get("reachable")
-                else None
-            )
-            return facts, {**details, **(room.facts() if room else {})}
-        except asyncio.TimeoutError:
-            problem, hint = f'backend "{name}" did not answer within {PATIENCE_S:.0f} s', None
-        except HybridragError as error:
-            problem, hint = error.what, error.hint
-        except OSError as error:
-            problem, hint = f'backend "{name}" cannot be asked: {error}', None
-        return {"type": kind, "reachable": False, "problem": problem, "hint": hint}, {}
-
-    return dict(zip(names, await asyncio.gather(*map(ask, names)), strict=True))
 
 
 async def _on_servers(
