@@ -87,13 +87,13 @@ CASES = {
         5, ("somebody is writing", "kv_store_doc_status.json.tmp.4711.1", "hybridrag apply"), "validate",
     ),
     # damaged files
-    "kv empty file": Case(cut("kv_store_full_docs.json", 0), 4, ("kv_store_full_docs.json", "empty")),
+    "kv empty file": Case(cut("kv_store_full_docs.json", 0), 5, ("no documents", "incomplete_source")),
     "kv truncated": Case(cut("kv_store_text_chunks.json", 0.5), 4, ("kv_store_text_chunks.json", "truncated", "restore")),
     "vdb truncated in its matrix": Case(cut("vdb_entities.json", 0.9), 4, ("vdb_entities.json", "truncated", "restore")),
     "vdb truncated in its data": Case(cut("vdb_relationships.json", 0.2), 4, ("vdb_relationships.json", "truncated")),
     "graph truncated": Case(cut(GRAPH, 0.7), 4, (GRAPH, "truncated", "restore")),
     "kv is a list": Case(
-        lambda p: (p.data / "kv_store_full_docs.json").write_text("[]"), 4, ("kv_store_full_docs.json", "object")
+        lambda p: (p.data / "kv_store_full_docs.json").write_text('["x"]'), 4, ("kv_store_full_docs.json", "object")
     ),
     "kv malformed in the middle": Case(
         edit("kv_store_text_chunks.json", '"chunk_order_index": 2,', '"chunk_order_index": ,'),
@@ -193,7 +193,7 @@ CASES = {
         5, ('doc_status "doc-', "created_at is not an ISO 8601 time"), "validate",
     ),
     "nested without end": Case(
-        edit("kv_store_doc_status.json", '"metadata": {', '"metadata": {"deep": ' + "[" * 3000 + "]" * 3000 + ","),
+        edit("kv_store_doc_status.json", '"metadata": {', '"metadata": {"deep": ' + "[" * 400 + "]" * 400 + ","),
         5, ("doc_status",), "validate",
     ),
     # the spec and the registry

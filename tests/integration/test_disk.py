@@ -165,6 +165,7 @@ def test_a_full_state_folder_is_told_in_words(project: Project, volume: Path) ->
     before = digests(project.data)
     with (volume / "filler").open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(volume).free - 20_000_000)
+    (volume / "state").mkdir()
     state = str(volume / "state")
     assert "the state folder needs 34 MB" in " ".join(project.ok("plan", "--state", state).split())
     done = project.run("apply", "--auto-approve", "--state", state)

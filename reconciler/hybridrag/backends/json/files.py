@@ -90,8 +90,12 @@ def fingerprint(folder: Path, names: Collection[str] = FILES) -> str:
 
 
 def nothing_of_lightrag(folder: Path) -> bool:
-    """Whether a folder holds nothing but, perhaps, our own notes. Raises OSError."""
-    return all(path.name == ".hybridrag" for path in folder.iterdir())
+    """Whether nothing ever lay in a folder but, perhaps, our own notes: a copy that we made leaves its mark. Raises OSError."""
+    inside = [path for path in folder.iterdir() if path.name != ".hybridrag"]
+    ours = folder / ".hybridrag"
+    return not inside and not (
+        ours.is_dir() and any(p.is_dir() and p.name != "notes" for p in ours.iterdir())
+    )
 
 
 def unfinished_writes(folder: Path) -> list[str]:

@@ -27,7 +27,7 @@ from .graphml import read_graph
 from .kv import read_kv
 from .nearest import nearest
 from .snapshot import linked
-from .staging import FOLDER, current, load, staging_folder, whole
+from .staging import current, load, staging_folder, whole
 from .vectors import read_vectors
 from .writer import JsonWriterSession
 
@@ -181,7 +181,7 @@ class JsonStore:
         try:
             paths = files.present(self._folder, self._names)
         except NotFound as error:
-            empty = self._folder.is_dir() and all(path.name == FOLDER for path in self._folder.iterdir())
+            empty = self._folder.is_dir() and files.nothing_of_lightrag(self._folder)
             return {"exists": False, "missing": error.what, "empty": empty or None, **marks}, details
         facts: dict[str, Value] = {"exists": True, **marks}
         there = {path.name for path in paths}
