@@ -87,7 +87,6 @@ CASES = {
         5, ("somebody is writing", "kv_store_doc_status.json.tmp.4711.1", "hybridrag apply"), "validate",
     ),
     # damaged files
-    "kv empty file": Case(cut("kv_store_full_docs.json", 0), 5, ("no documents", "incomplete_source")),
     "kv truncated": Case(cut("kv_store_text_chunks.json", 0.5), 4, ("kv_store_text_chunks.json", "truncated", "restore")),
     "vdb truncated in its matrix": Case(cut("vdb_entities.json", 0.9), 4, ("vdb_entities.json", "truncated", "restore")),
     "vdb truncated in its data": Case(cut("vdb_relationships.json", 0.2), 4, ("vdb_relationships.json", "truncated")),
