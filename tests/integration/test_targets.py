@@ -22,6 +22,7 @@ from hybridrag.backends.postgres.spec import TlsSpec
 from tests.conftest import Project, Server
 from tests.support.external import PASSWORD, fields, refused, role, words  # noqa: F401
 from tests.support.external import make as external
+from tests.support.places import forget_notes
 from tests.support.target import run_sql
 
 
@@ -93,6 +94,7 @@ def test_tables_that_could_not_keep_what_they_are_given(project: Project) -> Non
     spec = project.folder / "hybridrag.yaml"
     spec.write_text(spec.read_text() + "    workspace: second\n")
     shutil.rmtree(project.folder / "state")
+    forget_notes(project)
     run_sql(project.dsn, *SPOILED, "SELECT 1")
     said = refusal(project)
     assert "table lightrag_llm_cache is UNLOGGED" in said

@@ -41,6 +41,7 @@ PROMISES = {
     13: "A database that is in use can be moved",
     14: "The watcher loses no document",
     15: "The state folder may be lost",
+    16: "The embedding is a fact",
 }
 
 

@@ -18,14 +18,7 @@ from hybridrag.backends.json.kv import read_kv
 from hybridrag.errors import SourceUnreadable
 
 NAME = "kv_store_llm_response_cache.json"
-VALUES = (
-    st.none()
-    | st.booleans()
-    | st.integers(-5, 5)
-    | st.floats()
-    | st.text(max_size=5)
-    | st.just("half \udc9a")
-)
+VALUES = st.none() | st.booleans() | st.integers(-5, 5) | st.floats() | st.text(max_size=5)
 ENTRY = st.dictionaries(
     st.sampled_from(["return", "cache_type", "chunk_id", "x"]), VALUES | st.lists(VALUES, max_size=2)
 )
@@ -61,8 +54,6 @@ def test_every_cache_is_read_as_lightrag_reads_it(
     folder = tmp_path_factory.mktemp("cache")
     (folder / NAME).write_text(json.dumps(cache, indent=indent), encoding="utf-8")
     expected = as_lightrag_reads(folder)
-    if any("\udc9a" in json.dumps(each, ensure_ascii=False) for each in expected.values()):
-        return  # LightRAG drops halves of characters while it rewrites the file; we name the record
     found = read(folder / NAME)
     bare = {
         key: {k: v for k, v in value.items() if k != "_id"} if isinstance(value, dict) else value

@@ -51,8 +51,11 @@ def opened(file: BinaryIO) -> BinaryIO:
 def _first_key(file: BinaryIO) -> str | None:
     try:
         return next((str(value) for event, value in ijson.basic_parse(file) if event == "map_key"), None)
-    except ijson.JSONError:
-        return None
+    except (
+        ijson.JSONError
+    ):  # not what the streaming parser takes; it may say so before it gives the first key
+        file.seek(0)
+        return next((key for key, _ in python_json.pairs(opened(file))), None)
 
 
 def _modes(file: BinaryIO) -> Modes:
