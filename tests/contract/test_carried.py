@@ -22,19 +22,25 @@ from hybridrag.backends.json.store import JsonStore
 from hybridrag.backends.postgres.tables import TABLES
 from hybridrag.migrate.catching_up import catch_up
 from hybridrag.migrate.changing import carry, look_at
+from hybridrag.migrate.copying import copy
 from hybridrag.migrate.digest import digest_stream
 from hybridrag.migrate.examining import examine_source
-from hybridrag.migrate.verifying import digest_targets
-from hybridrag.model.data import NAMESPACES, Batch, Slot, streams_of
+from hybridrag.migrate.verifying import compare, digest_targets
+from hybridrag.model.data import NAMESPACES, OTHER_STORES, Batch, Slot, streams_of
 from hybridrag.model.findings import Examination
+from hybridrag.model.marks import MarkState
 from hybridrag.model.ports import Reader, Store
 from tests.conftest import EXAMPLE, Server
 from tests.support.hostile_records import good_json, good_text
 from tests.support.stores import EMBEDDING, difference, meter, move, store
 
 ROWS = 7
-STREAMS = tuple(each.name for each in NAMESPACES if each.slot is not Slot.GRAPH and each.name in TABLES)
-COUNTED = "SELECT workspace, count(*) FROM hybridrag_ledger.carried GROUP BY workspace"
+STREAMS = tuple(each.name for each in NAMESPACES if each.slot is not Slot.GRAPH and each.name != OTHER_STORES)
+COUNTED = """
+SELECT workspace, count(*) FROM (
+    SELECT workspace FROM hybridrag_ledger.carried UNION ALL SELECT workspace FROM hybridrag_ledger.other_stores
+) AS ours GROUP BY workspace
+"""
 _numbers = iter(range(1_000_000))
 _names = (good_text | st.sampled_from(["is_multimodal", "page_idx", "model", "workspace", "nul\0"])).filter(
     lambda name: name and name not in RESERVED and name != "_id" and all(
@@ -46,10 +52,16 @@ _extras = st.dictionaries(
     max_size=4,
 )
 Extras = dict[str, list[dict[str, Any]]]
+_stores = st.dictionaries(
+    st.sampled_from(["parse_cache", "a.b", "ключ 1", "full_docs.backup", "text_chunks2"]),
+    st.dictionaries(good_text | st.just("k\x1fk"), good_json, min_size=1, max_size=9),
+    max_size=3,
+)
+Stores = dict[str, dict[str, Any]]
 
 
-def _files(folder: Path, extras: Extras) -> JsonStore:
-    """The example, in which the first records of some streams have fields of somebody else."""
+def _files(folder: Path, extras: Extras, stores: Stores | None = None) -> JsonStore:
+    """The example, in which the first records of some streams have fields of somebody else; and stores of somebody else."""
     shutil.copytree(EXAMPLE / "archive", folder)
     for stream, wanted in extras.items():
         path = folder / file_of(stream)
@@ -58,7 +70,16 @@ def _files(folder: Path, extras: Extras) -> JsonStore:
         for record, fields in zip(records, wanted, strict=False):
             record.update(fields)
         path.write_text(json.dumps(whole, indent=None if "data" in whole else 2, ensure_ascii=False), "utf-8")
+    for name, records in (stores or {}).items():
+        text = json.dumps(records, indent=2, ensure_ascii=False)
+        (folder / f"kv_store_{name}.json").write_text(text, "utf-8")
     return JsonStore("files", folder, EMBEDDING)
+
+
+def _stores_in(folder: Path) -> Stores:
+    own = {file_of(each.name) for each in NAMESPACES}
+    found = sorted(path for path in folder.glob("kv_store_*.json") if path.name not in own)
+    return {path.stem.removeprefix("kv_store_"): json.loads(path.read_text("utf-8")) for path in found}
 
 
 async def _carried(reader: Reader) -> dict[tuple[str, str], dict[str, Any]]:
@@ -81,15 +102,15 @@ async def _to_files(source: Reader, folder: Path) -> JsonStore:
 
 
 @settings(max_examples=2, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(extras=_extras)
+@given(extras=_extras, stores=_stores)
 def test_fields_of_somebody_else_come_back_from_postgres(
-    extras: Extras, server: Server, database: str, tmp_path: Path
+    extras: Extras, stores: Stores, server: Server, database: str, tmp_path: Path
 ) -> None:
-    """Files -> Postgres -> files in another folder -> another workspace in Postgres: every field of every record, and equal."""
+    """Files -> Postgres -> files in another folder -> another workspace in Postgres: every field, every store, and equal."""
 
     async def there_and_back() -> None:
         number = next(_numbers)
-        files = _files(tmp_path / f"{number}", extras)
+        files = _files(tmp_path / f"{number}", extras, stores)
         wanted = await _carried(files.reader())
         one, other = (store(server, database, f"w{number}_{name}") for name in "ab")
         await move(files.reader(), one)
@@ -97,6 +118,7 @@ def test_fields_of_somebody_else_come_back_from_postgres(
         assert await _carried(one.reader()) == wanted
         back = await _to_files(one.reader(), tmp_path / f"back-{number}")
         assert await _carried(back.reader()) == wanted
+        assert _stores_in(tmp_path / f"back-{number}") == stores
         await move(back.reader(), other)
         assert await _carried(other.reader()) == wanted
         assert (await difference(back.reader(), other)).equal
@@ -110,6 +132,14 @@ MARKED: Extras = {
     "llm_response_cache": [{"model": "m"}],
     "entities": [{"weight": 0.5}],
     "chunks": [{"page_idx": [1, 2]}],
+}
+
+
+STORES: Stores = {
+    "parse_cache": {
+        f"{number:032x}": {"content_list": [{"page_idx": number}], "_id": "x"} for number in range(30)
+    },
+    "z": {"": None, "list": [1.5, "\0"], "text": "é"},
 }
 
 
@@ -140,12 +170,12 @@ async def test_they_belong_to_the_database_and_to_no_other(
     server: Server, database: str, sql: asyncpg.Connection, tmp_path: Path
 ) -> None:
     """Retired, overwritten or copied anew they go with the records; a neighbour's stay as they are."""
-    files = _files(tmp_path / "notes", MARKED)
+    files = _files(tmp_path / "notes", MARKED, STORES)
     neighbour, target = store(server, database, "neighbour"), store(server, database)
     await move(files.reader(), neighbour)
     print_of = await neighbour.reader().fingerprint()
     count = dict(await sql.fetch(COUNTED))["neighbour"]
-    assert count == 7
+    assert count == 7 + 33
 
     await move(files.reader(), target)
     assert dict(await sql.fetch(COUNTED)) == {"neighbour": count, "notes": count}
@@ -163,7 +193,7 @@ async def test_they_belong_to_the_database_and_to_no_other(
         await writer.prepare()
         assert dict(await sql.fetch(COUNTED))["neighbour"] == count
     assert await neighbour.reader().fingerprint() == print_of
-    assert len(await _carried(neighbour.reader())) == count
+    assert len(await _carried(neighbour.reader())) + len(await _keys(neighbour, OTHER_STORES)) == count
 
 
 async def test_what_is_left_of_deleted_records_is_not_taken_for_new_ones(
@@ -200,22 +230,30 @@ class _CutOff:
             yield batch
 
 
-@pytest.mark.parametrize(("stream", "records"), [("text_chunks", 2), ("entities", 0), ("chunks", 2)])
+@pytest.mark.parametrize(("stream", "records"), [("text_chunks", 2), ("chunks", 2), ("other_stores", 31)])
 async def test_a_copy_that_was_cut_off_goes_on_with_them(
     stream: str, records: int, server: Server, database: str, tmp_path: Path
 ) -> None:
     """They are committed with the batch and its checkpoint: none twice, none missing."""
-    files, target = _files(tmp_path / "notes", MARKED), store(server, database)
+    files, target = _files(tmp_path / "notes", MARKED, STORES), store(server, database)
     with contextlib.suppress(Killed):
         await move(_CutOff(files.reader(), stream, records), target, rows=1)  # type: ignore[arg-type]
     await move(files.reader(), target, rows=1)
     assert await _carried(target.reader()) == await _carried(files.reader())
     assert (await difference(files.reader(), target)).equal
 
+    (tmp_path / "back").mkdir()
+    back = JsonStore("files", tmp_path / "back", EMBEDDING)
+    with contextlib.suppress(Killed):
+        await move(_CutOff(target.reader(), stream, records), back, rows=1)  # type: ignore[arg-type]
+    await move(target.reader(), back, rows=1)  # type: ignore[arg-type]
+    assert _stores_in(tmp_path / "back") == STORES
+    assert await _carried(back.reader()) == await _carried(files.reader())
+
 
 async def test_a_writer_that_goes_on_changes_them(server: Server, database: str, tmp_path: Path) -> None:
-    """Fields that come, change and go during a copy are carried over alone, and by a whole pass."""
-    files, target = _files(tmp_path / "notes", MARKED), store(server, database)
+    """Fields and records of other stores that come, change and go are carried over alone, and by a whole pass."""
+    files, target = _files(tmp_path / "notes", MARKED, STORES), store(server, database)
     await move(files.reader(), target, state="copied")
     streams = streams_of(target.slots)
     tables, _ = await examine_source(files.reader(), target, streams, ROWS, meter())
@@ -230,6 +268,14 @@ async def test_a_writer_that_goes_on_changes_them(server: Server, database: str,
         new = path.with_suffix(".new")
         new.write_text(json.dumps(whole, indent=2, ensure_ascii=False), "utf-8")
         new.replace(path)
+        kept = STORES["parse_cache"]
+        cache = {
+            key: {"edited": number} if index == 3 else kept[key]
+            for index, key in enumerate(kept)
+            if index != 5
+        }
+        new.write_text(json.dumps({**cache, f"new{number}": {}}, indent=2), "utf-8")
+        new.replace(path.with_name("kv_store_parse_cache.json"))
 
     async with files.reader().snapshot() as moment:
         edit(1)
@@ -243,6 +289,7 @@ async def test_a_writer_that_goes_on_changes_them(server: Server, database: str,
     whole = json.loads(path.read_text("utf-8"))
     next(iter(whole.values()))["is_multimodal"] = False
     path.write_text(json.dumps(whole, indent=2, ensure_ascii=False), "utf-8")
+    path.with_name("kv_store_z.json").unlink()
     edit(2)
     wanted, _ = await examine_source(files.reader(), target, streams, ROWS, meter())
     held = await digest_targets(target.reader(), streams, ROWS, meter(), 1)
@@ -282,3 +329,42 @@ def test_what_no_engine_gives_back_is_refused_with_its_name(
     assert len(store(server, database).examine(batch, found)) == 0
     assert "odd" in found.refused[0][2]
     assert digest_stream([]).records == 0
+
+
+async def test_files_of_other_stores_are_published_kept_and_retired_with_the_database(
+    server: Server, database: str, tmp_path: Path
+) -> None:
+    """What stood there is moved aside, a withdrawal brings it back, a deletion of what is kept takes both."""
+    folder, target = tmp_path / "notes", store(server, database)
+    files = _files(folder, MARKED, {**STORES, "own": {"k": 1}})
+    await move(files.reader(), target)
+    newer = {**STORES, "parse_cache": {"only": "newer"}}
+    again = _files(tmp_path / "newer", MARKED, newer)
+    async with files.open_writer("o-2", "fingerprint", replaces="kept") as writer:
+        await copy(again.reader(), writer, streams_of(files.slots), await writer.prepare(), ROWS, meter())
+        await writer.finish(lambda phase: None)
+    await files.mark("o-2", MarkState.VERIFIED)
+    assert _stores_in(folder)["parse_cache"] == STORES["parse_cache"]
+    await files.mark("o-2", MarkState.SWITCHED)
+    assert _stores_in(folder) == {**newer, "own": {"k": 1}}, "what no copy replaces stays"
+    report = await compare(
+        again.reader(), files, files.written("o-2"),
+        (await examine_source(again.reader(), files, streams_of(files.slots), ROWS, meter()))[0], ROWS, meter(),
+    )  # fmt: skip
+    assert report.equal
+    await files.withdraw("o-2")
+    assert _stores_in(folder) == {**STORES, "own": {"k": 1}}
+    await files.mark("o-2", MarkState.SWITCHED)
+    await files.destroy_kept("o-2")
+    assert list(folder.rglob("kv_store_*")) == []
+
+
+@pytest.mark.parametrize(
+    "key", ["../x\x1fk", "full_docs\x1fk", "k", "a/b\x1fk", "x" * 250 + "\x1fk", "\x1fk"]
+)
+def test_a_store_whose_name_is_no_file_of_its_own_is_refused(key: str, tmp_path: Path) -> None:
+    """Nothing leaves the folder, and no store of LightRAG's is written through another name."""
+    batch = Batch(namespace=OTHER_STORES, position=1, keys=[key], fields=[{"value": 1}])
+    found = Examination()
+    assert len(JsonStore("files", tmp_path, EMBEDDING).examine(batch, found)) == 0
+    assert "no file of another store" in found.refused[0][2]

@@ -73,6 +73,7 @@ def _good(column: Column) -> st.SearchStrategy[Any]:
         Kind.ISO: st.datetimes().map(lambda moment: moment.isoformat() + "+00:00")
         | st.sampled_from(["2024-02-29T23:59:59.999999Z", "2024-06-01T00:00:00", "2024-06-01T00:00:00.123456+05:30"]),
         Kind.JSON: good_json,
+        Kind.RAW: good_json | st.just({"nul": ["\0"]}),
         Kind.JOINED: st.lists(st.text(_valid, max_size=9), max_size=4).map(SEPARATOR.join)
         | st.just(SEPARATOR.join(["c" * 255] * 300)),
     }[column.kind]  # fmt: skip

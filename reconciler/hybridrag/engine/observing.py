@@ -26,7 +26,16 @@ from .world import World
 STORE_TIMEOUT_S = 60.0
 ROOM_TIMEOUT_S = 5.0
 AT_ONCE = 8
-VOLATILE = ("records/", "bytes", "fingerprint", "unfinished_writes", "blank/", "unindexed/")
+VOLATILE = (
+    "records/",
+    "bytes",
+    "fingerprint",
+    "unfinished_writes",
+    "blank/",
+    "unindexed/",
+    "other/",
+    "unknown/",
+)
 """Facts of a store that only inform while nothing moves: a writer at work must not make every plan stale."""
 
 

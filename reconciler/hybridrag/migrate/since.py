@@ -208,6 +208,8 @@ def _is_lost(name: str, key: str, fields: Mapping[str, Any], names: References, 
         chunk = fields.get("chunk_id")
         gone = isinstance(chunk, str) and chunk != "" and not _named(chunk, _CHUNK_IS_NAMED, names)
         return not emptied and not gone
+    if name not in _NEEDED:  # a store that is not LightRAG's: it removes nothing there
+        return True
     own, needed = _NEEDED[name]
     if emptied and _still_told_of(name, key, fields, names):
         return True

@@ -1,4 +1,4 @@
-"""What a LightRAG database is made of: four slots, thirteen streams of records, batches of them.
+"""What a LightRAG database is made of: four slots, fourteen streams of records, batches of them.
 
 Names are LightRAG's own (`lightrag/namespace.py`, 1.5.7); its one graph store is two streams here,
 nodes and edges. Every room may use these nouns; none of them knows a product.
@@ -47,6 +47,7 @@ NAMESPACES: tuple[Namespace, ...] = (
     Namespace(name="full_relations", slot=Slot.KV, title="relations per document"),
     Namespace(name="entity_chunks", slot=Slot.KV, title="chunks per entity"),
     Namespace(name="relation_chunks", slot=Slot.KV, title="chunks per relation"),
+    Namespace(name="other_stores", slot=Slot.KV, title="records of other stores"),
     Namespace(name="doc_status", slot=Slot.DOC_STATUS, title="document status"),
     Namespace(name="nodes", slot=Slot.GRAPH, title="graph nodes"),
     Namespace(name="edges", slot=Slot.GRAPH, title="graph edges"),
@@ -55,6 +56,12 @@ NAMESPACES: tuple[Namespace, ...] = (
     Namespace(name="chunks", slot=Slot.VECTOR, title="chunk vectors"),
 )
 """All streams in copy order: chunks before their vectors, nodes before edges, vectors last."""
+
+OTHER_STORES = "other_stores"
+"""Records of stores that are not LightRAG's own, for example a plugin's: all of them are one stream.
+
+A key is the store's name, `STORE_SEPARATOR`, and the record's own key. The record, of whatever type, is the field "value".
+"""
 
 BY_NAME: Mapping[str, Namespace] = {namespace.name: namespace for namespace in NAMESPACES}
 
@@ -83,6 +90,10 @@ class Range:
 
 EDGE_SEPARATOR = "\x1f"
 """Joins the two ends of an edge into its key; LightRAG strips control characters from names."""
+
+
+STORE_SEPARATOR = "\x1f"
+"""Stands between the name of a store and a record's key; no store whose name has a control character is carried."""
 
 
 def printable(key: str, length: int = 120) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import ijson
 
 from hybridrag.errors import NotFound
-from hybridrag.model.data import NAMESPACES, Slot, streams_of
+from hybridrag.model.data import NAMESPACES, OTHER_STORES, Slot, streams_of
 from hybridrag.model.facts import digest_of
 
 from . import python_json
@@ -28,8 +28,17 @@ RESTORE = "the file is inconsistent; restore it, or let LightRAG rebuild it"
 _DIM = re.compile(rb'"embedding_dim"\s*:\s*(\d+)')
 
 
+OTHER_FILES = "kv_store_*.json"
+"""Stands among names of files for every store that is not LightRAG's own."""
+_STORE = re.compile(r"kv_store_([^\x00-\x1f\x7f/\\]+)\.json\Z")
+NAME_BYTES = 255
+"""What a file system takes for a name."""
+
+
 def file_of(namespace: str) -> str:
-    """Name of the file that holds a namespace (nodes and edges share one)."""
+    """Name of the file that holds a namespace (nodes and edges share one); a pattern for that of `OTHER_STORES`."""
+    if namespace == OTHER_STORES:
+        return OTHER_FILES
     if namespace in ("nodes", "edges"):
         return GRAPH_FILE
     if namespace in ("entities", "relationships", "chunks"):
@@ -39,7 +48,47 @@ def file_of(namespace: str) -> str:
 
 def namespaces_of(file: str) -> list[str]:
     """The namespaces that a file holds, by its name."""
+    if file not in FILES and store_of(file) is not None:
+        return [OTHER_STORES]
     return [namespace.name for namespace in NAMESPACES if file_of(namespace.name) == file]
+
+
+def store_of(file: str) -> str | None:
+    """The name of a key-value store by that of its file, LightRAG's own ones too; None where no file can be called so."""
+    match = _STORE.match(file)
+    try:
+        return match[1] if match and len(file.encode()) <= NAME_BYTES else None
+    except UnicodeEncodeError:
+        return None
+
+
+def other_files(folder: Path) -> list[Path]:
+    """Files of stores that are not LightRAG's own, and that can be read as such, by name."""
+    found = sorted(path for path in folder.glob(OTHER_FILES) if namespaces_of(path.name) == [OTHER_STORES])
+    return [path for path in found if _usable(path)]
+
+
+def _usable(path: Path) -> bool:
+    try:
+        return damage(path) is None
+    except OSError:
+        return False
+
+
+def unknown_files(folder: Path, slots: Collection[Slot]) -> dict[str, int]:
+    """Bytes by name of what looks like a store of some slots and is neither LightRAG's nor one of `other_files`."""
+    patterns = {
+        Slot.KV: [OTHER_FILES],
+        Slot.VECTOR: ["vdb_*.json", "faiss_index_*"],
+        Slot.GRAPH: ["*.graphml"],
+    }
+    known = {*FILES, *(path.name for path in other_files(folder))}
+    found: dict[str, int] = {}
+    for pattern in (each for slot in slots for each in patterns.get(slot, [])):
+        for path in sorted(folder.glob(pattern)):
+            if path.name not in known and path.is_file():
+                found[path.name] = path.stat().st_size
+    return found
 
 
 FILES: tuple[str, ...] = tuple(dict.fromkeys(file_of(namespace.name) for namespace in NAMESPACES))
@@ -52,7 +101,7 @@ def present(folder: Path, names: Collection[str] = FILES) -> list[Path]:
             f'the folder "{folder}" does not exist',
             hint="set databases.<name>.path to the folder that directly holds kv_store_*.json",
         )
-    found = [folder / name for name in FILES if os.path.lexists(folder / name)]
+    found = [folder / name for name in FILES if name != OTHER_FILES and os.path.lexists(folder / name)]
     if not found:
         inner = sorted(
             child.name for child in folder.iterdir() if child.is_dir() and any(child.glob("kv_store_*.json"))
@@ -62,13 +111,15 @@ def present(folder: Path, names: Collection[str] = FILES) -> list[Path]:
             f'the folder "{folder}" holds no LightRAG database (no kv_store_*.json, vdb_*.json or *.graphml){nearby}',
             hint="set databases.<name>.path to the folder that directly holds kv_store_*.json",
         )
-    return [path for path in found if path.name in names]
+    others = other_files(folder) if OTHER_FILES in names else []
+    return [*(path for path in found if path.name in names), *others]
 
 
 def sizes(folder: Path, slots: Collection[Slot]) -> dict[str, int]:
     """Bytes of the files of some slots, by name; those that do not exist are left out."""
     found = {}
-    for name in dict.fromkeys(file_of(stream) for stream in streams_of(slots)):
+    names = [name for name in dict.fromkeys(map(file_of, streams_of(slots))) if name != OTHER_FILES]
+    for name in (*names, *(path.name for path in (other_files(folder) if Slot.KV in slots else ()))):
         with contextlib.suppress(OSError):
             found[name] = (folder / name).stat().st_size
     return found

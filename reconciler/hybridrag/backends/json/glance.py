@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from hybridrag.errors import NotFound, SourceUnreadable
-from hybridrag.model.data import NAMESPACES
+from hybridrag.model.data import NAMESPACES, OTHER_STORES
 from hybridrag.model.findings import Glance
 
 from . import files
@@ -18,6 +18,8 @@ Known = Mapping[str, tuple[str, int]]
 def remembered(path: Path, identity: str, known: Known) -> dict[str, int] | None:
     """What was counted in exactly this file; None when it was not, or was written since."""
     names = files.namespaces_of(path.name)
+    if OTHER_STORES in names:
+        return None  # several files, and one number is remembered
     if any(known.get(name, ("", 0))[0] != identity for name in names):
         return None
     return {name: known[name][1] for name in names}
@@ -56,6 +58,9 @@ def glance_folder(folder: Path, dim: int, known: Known, names: Collection[str] =
         except OSError as error:
             faults.append(f'"{path.name}" cannot be read: {error.strerror}')
             looked, guessed = dict.fromkeys(names), False
+        if OTHER_STORES in looked:
+            one, before = looked[OTHER_STORES], records[OTHER_STORES]
+            looked = {OTHER_STORES: None if one is None or before is None else one + before}
         records.update(looked)
         estimated.update(names if guessed else ())
     faults += [

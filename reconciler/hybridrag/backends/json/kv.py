@@ -5,18 +5,18 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import ijson
 
 from hybridrag.errors import SourceUnreadable
-from hybridrag.model.data import Batch, Fault
+from hybridrag.model.data import OTHER_STORES, STORE_SEPARATOR, Batch, Fault
 
 from . import nested_cache, python_json
 from .depth import DepthWatch, TooDeep
-from .files import blank
+from .files import blank, store_of
 from .surrogates import PAIR, SurrogateWatch
 
 BATCH_BYTES = 1 << 20
@@ -125,8 +125,30 @@ def as_python_reads(
         raise malformed(path, position, getattr(error, "msg", error)) from None
 
 
-def read_kv(path: Path, namespace: str, *, skip: int, rows: int) -> Iterator[Batch]:
+Add = Callable[[Batch, Path, str, Any], None]
+
+
+def read_other(paths: Sequence[Path], *, skip: int, rows: int) -> Iterator[Batch]:
+    """Records of stores that are not LightRAG's own, one file after the other; any JSON is a record of theirs."""
+    before = 0
+    for path in paths:
+        last = 0
+        for batch in read_kv(path, OTHER_STORES, skip=0, rows=rows, add=_add_other):
+            last = batch.position
+            batch.position += before
+            if batch.position > skip:
+                yield batch.drop_first(max(0, skip - (batch.position - len(batch))))
+        before += last
+
+
+def _add_other(batch: Batch, path: Path, key: str, record: Any) -> None:
+    batch.keys.append(f"{store_of(path.name)}{STORE_SEPARATOR}{key}")
+    batch.fields.append({"value": record})
+
+
+def read_kv(path: Path, namespace: str, *, skip: int, rows: int, add: Add | None = None) -> Iterator[Batch]:
     """Batches of (id, record); `_id` is dropped, because it repeats the key. A blank file holds none, as for LightRAG."""
+    add = add or _add
     if not path.is_file() or blank(path):
         return
     modes = nested_cache.modes_of(path)
@@ -142,7 +164,7 @@ def read_kv(path: Path, namespace: str, *, skip: int, rows: int) -> Iterator[Bat
         for key, record in as_python_reads(counted, path, fast, slow):
             position += 1
             if position > skip:
-                _add(batch, path, key, record)
+                add(batch, path, key, record)
             if len(batch) >= rows or (batch.keys and counted.done - start >= BATCH_BYTES):
                 batch.position, batch.size = position, counted.done - start
                 start = counted.done

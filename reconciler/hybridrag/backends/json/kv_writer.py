@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import orjson
 
-from hybridrag.model.data import Batch
+from hybridrag.model.data import STORE_SEPARATOR, Batch
 
 
 def kv_text(batch: Batch, *, first: bool) -> Iterator[bytes]:
@@ -18,6 +18,17 @@ def kv_text(batch: Batch, *, first: bool) -> Iterator[bytes]:
         record = fields if batch.namespace == "doc_status" else {**fields, "_id": key}
         yield before + _indented({key: record})
         before = b","
+
+
+def other_texts(batch: Batch, begun: Collection[str]) -> dict[str, bytes]:
+    """By name of its file, the records of each store in a batch of `OTHER_STORES`. `begun`: files that hold some already."""
+    found: dict[str, list[bytes]] = {}
+    for name, fields in zip(batch.keys, batch.fields, strict=True):
+        store, _, key = name.partition(STORE_SEPARATOR)
+        file = f"kv_store_{store}.json"
+        before = b"," if file in begun or file in found else b"{"
+        found.setdefault(file, []).append(before + _indented({key: fields["value"]}))
+    return {file: b"".join(texts) for file, texts in found.items()}
 
 
 def kv_end(records: int) -> bytes:

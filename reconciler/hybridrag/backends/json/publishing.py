@@ -32,6 +32,7 @@ from .staging import (
     load,
     lost,
     manifests,
+    others_in,
     save,
     staging_folder,
     sync_folder,
@@ -44,7 +45,13 @@ LOCK_PATIENCE_S = 20.0
 
 def file_names(slots: Collection[Slot]) -> list[str]:
     """Names of the files that hold some slots, in copy order."""
-    return list(dict.fromkeys(files.file_of(name) for name in streams_of(slots)))
+    names = dict.fromkeys(files.file_of(name) for name in streams_of(slots))
+    return [name for name in names if name != files.OTHER_FILES]
+
+
+def written_names(manifest: Manifest) -> list[str]:
+    """Names of the files that a migration writes."""
+    return [*file_names(manifest.slots), *others_in(manifest)]
 
 
 @contextlib.contextmanager
@@ -129,7 +136,7 @@ def shown(folder: Path) -> str:
 
 
 def _publish(folder: Path, place: Path, manifest: Manifest) -> None:
-    names = file_names(manifest.slots)
+    names = written_names(manifest)
     kept = folder / FOLDER / f"before-{manifest.migration}"
     if gone := lost(folder, manifest, manifest.slots):
         raise BackendUnavailable(
@@ -170,7 +177,7 @@ def withdraw(folder: Path, migration_id: str) -> None:
             return
         manifest = save(place, manifest.model_copy(update={"state": MarkState.PUBLISHING}))
         kept = folder / FOLDER / f"before-{migration_id}"
-        for name in file_names(manifest.slots):
+        for name in written_names(manifest):
             staged, own = place / name, folder / name
             fence.check()
             if own.exists() and not staged.exists():
@@ -222,7 +229,8 @@ def destroy(folder: Path, slots: Collection[Slot], migration_id: str | None) -> 
         check_removable(newest.mark if newest else None, migration_id, shown(folder), "deleted")
         aside = [place for place in (folder / FOLDER).glob("before-*") if place.is_dir()]
         for place in (folder, *aside):
-            for name in file_names(slots):
+            others = [path.name for path in (files.other_files(place) if Slot.KV in slots else ())]
+            for name in (*file_names(slots), *others):
                 (place / name).unlink(missing_ok=True)
             sync_folder(place)
         for place in aside:

@@ -13,9 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from hybridrag.model.data import BY_NAME, EDGE_SEPARATOR, Batch, Slot, printable
+from hybridrag.model.data import (
+    BY_NAME,
+    EDGE_SEPARATOR,
+    OTHER_STORES,
+    STORE_SEPARATOR,
+    Batch,
+    Slot,
+    printable,
+)
 from hybridrag.model.findings import Examination
 
+from .files import namespaces_of
 from .graphml import edge_key
 from .halves import restored
 
@@ -107,6 +116,13 @@ def _kv(namespace: str, key: str, fields: dict[str, Any]) -> tuple[str, dict[str
     return _text(key, "its key"), form
 
 
+def _other(namespace: str, key: str, fields: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    store, separator, _ = _text(key, "its key").partition(STORE_SEPARATOR)
+    if not separator or namespaces_of(f"kv_store_{store}.json") != [OTHER_STORES]:
+        raise Refused(f'no file of another store can be called "kv_store_{printable(store, 60)}.json"')
+    return key, {"value": _json(fields.get("value"), "it")}
+
+
 def _row(namespace: str, key: str, fields: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return _text(key, "its key"), {
         _text(name, "a name"): _json(value, name) for name, value in fields.items() if name not in RESERVED
@@ -129,12 +145,17 @@ def _element(namespace: str, key: str, fields: dict[str, Any]) -> tuple[str, dic
     return key, form
 
 
-_FORMS: Mapping[Slot, Callable[[str, str, dict[str, Any]], tuple[str, dict[str, Any]]]] = {
+Form = Callable[[str, str, dict[str, Any]], tuple[str, dict[str, Any]]]
+_FORMS: Mapping[Slot, Form] = {
     Slot.KV: _kv,
     Slot.DOC_STATUS: _kv,
     Slot.VECTOR: _row,
     Slot.GRAPH: _element,
 }
+
+
+def _form_of(namespace: str) -> Form:
+    return _other if namespace == OTHER_STORES else _FORMS[BY_NAME[namespace].slot]
 
 
 def examine(batch: Batch, into: Examination, dim: int) -> Batch:
@@ -147,7 +168,7 @@ def examine(batch: Batch, into: Examination, dim: int) -> Batch:
 
 def writable(batch: Batch, into: Examination, dim: int) -> Batch:
     """The same, with the vectors as they were given: what the writer makes its two copies of."""
-    form = _FORMS[BY_NAME[batch.namespace].slot]
+    form = _form_of(batch.namespace)
     result = Batch(namespace=batch.namespace, position=batch.position, size=batch.size)
     reason = _vector_reasons(batch, dim)
     kept: list[int] = []

@@ -19,11 +19,11 @@ import pydantic
 
 from hybridrag.errors import BackendUnavailable
 from hybridrag.model import fence
-from hybridrag.model.data import BY_NAME, Slot
+from hybridrag.model.data import BY_NAME, OTHER_STORES, Slot
 from hybridrag.model.marks import WITHDRAWN, Mark, MarkState
 from hybridrag.model.strict import Strict
 
-from .files import file_of
+from .files import file_of, namespaces_of
 
 FOLDER = ".hybridrag"
 _MANIFEST, _PROGRESS = "manifest.json", "progress.json"
@@ -92,6 +92,11 @@ def manifests(folder: Path, slots: Collection[Slot]) -> list[Manifest]:
     return sorted(ours, key=lambda manifest: manifest.number)
 
 
+def others_in(manifest: Manifest) -> list[str]:
+    """Files of stores that are not LightRAG's own, as a migration wrote them."""
+    return sorted(name for name in manifest.offsets if namespaces_of(name) == [OTHER_STORES])
+
+
 def lost(folder: Path, manifest: Manifest, slots: Collection[Slot]) -> list[str]:
     """Files of these slots of a finished copy that lie neither staged nor published any more: somebody deleted them."""
     if manifest.state is MarkState.COPYING:
@@ -99,7 +104,8 @@ def lost(folder: Path, manifest: Manifest, slots: Collection[Slot]) -> list[str]
     places = [] if manifest.state is MarkState.SWITCHED else [staging_folder(folder, manifest.migration)]
     places += [folder] if manifest.state in WITHDRAWN else []
     written = [name for name, count in manifest.records.items() if count and BY_NAME[name].slot in slots]
-    names = set(map(file_of, written))
+    names = {file_of(name) for name in written if name != OTHER_STORES}
+    names |= set(others_in(manifest)) if OTHER_STORES in written else set()
     return sorted(name for name in names if not any((place / name).exists() for place in places))
 
 

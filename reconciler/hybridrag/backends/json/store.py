@@ -11,7 +11,7 @@ from pathlib import Path
 from hybridrag.errors import NotFound, PlanRefused, SourceUnreadable
 from hybridrag.migrate.threads import ahead, until
 from hybridrag.model.address import Addresses, place_facts
-from hybridrag.model.data import ALL_SLOTS, BY_NAME, Batch, Slot, Vectors, streams_of
+from hybridrag.model.data import ALL_SLOTS, BY_NAME, OTHER_STORES, Batch, Slot, Vectors, streams_of
 from hybridrag.model.facts import Facts, Value, digest_of
 from hybridrag.model.findings import Examination, Glance, Nearest
 from hybridrag.model.marks import MarkState
@@ -24,10 +24,10 @@ from .counting import count_records
 from .differing import Known, same, write_differing
 from .glance import glance_folder, remembered
 from .graphml import read_graph
-from .kv import read_kv
+from .kv import read_kv, read_other
 from .nearest import nearest
 from .snapshot import linked
-from .staging import FOLDER, current, load, staging_folder, whole
+from .staging import FOLDER, current, load, others_in, staging_folder, whole
 from .vectors import read_vectors
 from .writer import JsonWriterSession
 
@@ -59,7 +59,13 @@ class JsonReader:
     def _path(self, name: str) -> Path:
         return self._folder / name
 
+    def _others(self) -> list[Path]:
+        """Files of stores that are not LightRAG's own."""
+        return files.other_files(self._folder)
+
     def _stream(self, namespace: str, skip: int, rows: int) -> Iterator[Batch]:
+        if namespace == OTHER_STORES:
+            return read_other(self._others(), skip=skip, rows=rows)
         path = self._path(files.file_of(namespace))
         slot = BY_NAME[namespace].slot
         if slot is Slot.VECTOR:
@@ -105,7 +111,9 @@ class JsonMoment(JsonReader):
         was.mkdir()
         now.mkdir()
         try:
-            for name in sorted(self._names):
+            others = {path.name for place in (self, later) for path in place._others()}
+            names = {*self._names, *(others if files.OTHER_FILES in self._names else ())}
+            for name in sorted(names - {files.OTHER_FILES}):
                 before, after = self._path(name), later._path(name)
                 if not same(before, after):
                     write_differing(before, after, self._known, was, now)
@@ -125,16 +133,21 @@ def no_counts(folder: str) -> Mapping[str, tuple[str, int]]:
 class WrittenReader(JsonReader):
     """Reads what a migration has written, each file from where it lies: still staged, or published already."""
 
-    def __init__(self, folder: Path, names: Collection[str], staged: Path) -> None:
+    def __init__(self, folder: Path, names: Collection[str], staged: Path, others: Sequence[str]) -> None:
         super().__init__(folder, names)
         self._staged = staged
+        self._written = others
+
+    def _others(self) -> list[Path]:
+        return [self._path(name) for name in self._written]
 
     def _path(self, name: str) -> Path:
         staged = self._staged / name
         return staged if staged.is_file() else super()._path(name)
 
     async def fingerprint(self) -> str:
-        stats = {name: self._path(name).stat() for name in sorted(self._names)}
+        own = sorted(set(self._names) - {files.OTHER_FILES})
+        stats = {name: self._path(name).stat() for name in (*own, *self._written)}
         return digest_of(
             {name: [stat.st_size, stat.st_mtime_ns, stat.st_ino] for name, stat in stats.items()}
         )
@@ -211,6 +224,12 @@ class JsonStore:
             except SourceUnreadable as error:
                 facts[f"damaged/{path.name}"] = error.what
                 continue
+            if OTHER_STORES in counted:
+                facts[f"other/{path.name}"] = counted[OTHER_STORES]
+                facts[f"records/{OTHER_STORES}"] = counted[OTHER_STORES] + int(
+                    facts[f"records/{OTHER_STORES}"] or 0
+                )
+                continue
             for namespace, count in counted.items():
                 facts[f"records/{namespace}"] = count
                 if files.identity(path) == identity:
@@ -218,6 +237,9 @@ class JsonStore:
         if place := files.anchor(self._folder):
             facts["anchor"] = place
         facts["bytes"] = total
+        facts.update(
+            {f"unknown/{name}": size for name, size in files.unknown_files(self._folder, self._slots).items()}
+        )
         facts["fingerprint"] = files.fingerprint(self._folder, self._names)
         unfinished = files.unfinished_writes(self._folder)
         facts["unfinished_writes"] = ", ".join(unfinished) or None
@@ -275,7 +297,8 @@ class JsonStore:
                 f'the folder "{self._folder}" holds no finished copy of migration "{migration_id}"',
                 hint="run hybridrag apply: it goes on from the checkpoint",
             )
-        return WrittenReader(self._folder, self._names, place)
+        others = others_in(mark) if Slot.KV in self._slots else []
+        return WrittenReader(self._folder, self._names, place, others)
 
     def examine(self, batch: Batch, into: Examination) -> Batch:
         return records.examine(batch, into, self._embedding.dim)

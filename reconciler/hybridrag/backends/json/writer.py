@@ -12,7 +12,7 @@ from typing import TypeVar
 from hybridrag.backends.kit.marks import Course, Occupied, course
 from hybridrag.backends.kit.refusals import cannot_be_written
 from hybridrag.errors import BackendUnavailable, PlanRefused
-from hybridrag.model.data import BY_NAME, Batch, Slot, streams_of
+from hybridrag.model.data import BY_NAME, OTHER_STORES, Batch, Slot, streams_of
 from hybridrag.model.findings import Examination
 from hybridrag.model.marks import MarkState
 from hybridrag.model.plan import KEPT
@@ -21,10 +21,10 @@ from hybridrag.model.selection import Embedding
 
 from .files import GRAPH_FILE, file_of
 from .graph_writer import ORDER_BYTES, GraphText
-from .kv_writer import kv_end, kv_text
-from .publishing import explain, file_names, locked, shown
+from .kv_writer import kv_end, kv_text, other_texts
+from .publishing import explain, file_names, locked, shown, written_names
 from .records import writable
-from .staging import Manifest, Staging, load, manifests, save, staging_folder, tidy, whole
+from .staging import Manifest, Staging, load, manifests, others_in, save, staging_folder, tidy, whole
 from .vector_writer import vector_end, vector_text
 
 T = TypeVar("T")
@@ -153,6 +153,8 @@ class JsonWriter:
             raise BackendUnavailable(
                 f'{batch.namespace} "{key}" cannot be written: {reason}', hint="run hybridrag plan again"
             )
+        if batch.namespace == OTHER_STORES:  # into several files, which are known when it is written
+            return Encoded(form, None)
         return Encoded(form, b"".join(self._encode(form)))
 
     def _encode(self, form: Batch) -> Iterable[bytes]:
@@ -173,7 +175,9 @@ class JsonWriter:
     def _write(self, encoded: Encoded) -> None:
         batch, data = encoded.batch, memoryview(encoded.data or b"")
         name = file_of(batch.namespace)
-        if BY_NAME[batch.namespace].slot is Slot.VECTOR:
+        if batch.namespace == OTHER_STORES:
+            parts: dict[str, bytes | memoryview] = {**other_texts(batch, others_in(self._staging.manifest))}
+        elif BY_NAME[batch.namespace].slot is Slot.VECTOR:
             border = len(data) - len(batch) * self._embedding.dim * 4
             parts = {name: data[:border], _matrix(name): data[border:]}
         elif batch.namespace == "nodes":
@@ -199,6 +203,10 @@ class JsonWriter:
         staging = self._staging
         records = staging.manifest.records
         for namespace in streams_of(self._slots):
+            if namespace == OTHER_STORES:
+                for name in others_in(staging.manifest):
+                    staging.append(name, [kv_end(1)])
+                continue
             name, count = file_of(namespace), records.get(namespace, 0)
             slot = BY_NAME[namespace].slot
             if slot is Slot.VECTOR:
@@ -215,7 +223,7 @@ class JsonWriter:
         staging.manifest = save(
             staging.place, staging.manifest.model_copy(update={"state": MarkState.COPIED})
         )
-        tidy(staging.place, keep=file_names(self._slots))
+        tidy(staging.place, keep=written_names(staging.manifest))
 
     def _assemble(self) -> None:
         head, tail = self._graph.frame()

@@ -13,6 +13,7 @@ import asyncpg
 from hybridrag.model.data import Slot
 from hybridrag.model.selection import Embedding
 
+from .catalog import there
 from .graphs import IN_TABLES, Graph, relations
 from .tables import TABLES
 
@@ -51,7 +52,7 @@ async def writes_under_way(
     existing = [
         row[0]
         for row in await opened.fetch(
-            "SELECT n FROM unnest($1::text[]) AS n WHERE to_regclass(n) IS NOT NULL", names
+            f"SELECT n FROM unnest($1::text[]) AS n WHERE ({there('n')}) IS NOT NULL", names
         )
     ]
     words: list[str] = []

@@ -1,6 +1,6 @@
-"""Fields of records that LightRAG's tables have no column for: kept beside them, in a table of ours.
+"""What LightRAG's tables have no place for, in tables of ours: fields without a column, records of other stores.
 
-A row belongs to one record, by workspace, stream and key; it is written, changed and deleted together with it. Where
+A row of `carried` belongs to one record, by workspace, stream and key; it is written, changed and deleted together with it. Where
 LightRAG deleted the record its row stays behind, and nobody reads it. The fields are JSON text, not JSONB, which takes
 no NUL character.
 """
@@ -20,6 +20,12 @@ CREATE TABLE IF NOT EXISTS hybridrag_ledger.carried (
     key       text NOT NULL,
     fields    text NOT NULL,
     PRIMARY KEY (workspace, namespace, key)
+);
+CREATE TABLE IF NOT EXISTS hybridrag_ledger.other_stores (
+    workspace text NOT NULL,
+    id        text NOT NULL,
+    record    text,
+    PRIMARY KEY (workspace, id)
 );
 """
 _TABLE = "hybridrag_ledger.carried"

@@ -14,9 +14,22 @@ import asyncpg
 
 from .tables import Column, Kind, Table
 
-_COLUMNS = """
+_OURS_TO_READ = r"""
+EXISTS (SELECT FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid
+        WHERE n.nspname = 'hybridrag_ledger' AND c.relname = split_part({name}, '.', 2)
+          AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'))
+"""
+
+
+def there(name: str) -> str:
+    """A table by its name, an SQL expression; NULL where it is not there, or is one of ours that this user may not read."""
+    readable = _OURS_TO_READ.format(name=name)
+    return f"CASE WHEN starts_with({name}, 'hybridrag_ledger.') AND NOT {readable} THEN NULL ELSE to_regclass({name}) END"
+
+
+_COLUMNS = f"""
 SELECT named.name, a.attrelid::bigint AS oid, a.attname, a.attnum, format_type(a.atttypid, a.atttypmod) AS type
-FROM unnest($1::text[]) AS named(name) JOIN pg_attribute a ON a.attrelid = to_regclass(named.name)
+FROM unnest($1::text[]) AS named(name) JOIN pg_attribute a ON a.attrelid = {there("named.name")}
 WHERE a.attnum > 0 AND NOT a.attisdropped ORDER BY 1, a.attnum
 """
 _DIMENSIONS = re.compile(r"(?:^|\.)(?:vector|halfvec)\((\d+)\)$")

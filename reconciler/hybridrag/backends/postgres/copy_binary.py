@@ -65,6 +65,7 @@ _ENCODERS: dict[Kind, Callable[[Any], bytes]] = {
     Kind.ISO: _encode_iso,
     Kind.JSON: lambda value: _field(b"\x01" + dump_json(value, "")),
     Kind.JOINED: _encode_joined,
+    Kind.RAW: lambda value: _field(dump_json(value, "")),
 }
 
 
@@ -168,6 +169,7 @@ _DECODERS: dict[Kind, Callable[[bytes], Any]] = {
     Kind.ISO: _decode_iso,
     Kind.JSON: lambda data: canonical(orjson.loads(data[1:])),
     Kind.JOINED: _decode_joined,
+    Kind.RAW: lambda data: canonical(orjson.loads(data)),
 }
 
 

@@ -23,6 +23,7 @@ from .catalog import Physical, physical
 from .copy_binary import Decoder
 from .graphs import IN_TABLES, Graph, mine, relations
 from .rows import Shape
+from .tables import TABLES
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,9 @@ async def fingerprint_of(
     """The fingerprint from what was tallied, by namespace. The same database on a replica has the same one."""
     place = await opened.fetchval("SELECT oid::bigint FROM pg_database WHERE datname = current_database()")
     state: dict[str, list[Any]] = {
-        name: [present[name].identity, found.rows, found.versions] for name, found in tallies.items()
+        name: [present[name].identity, found.rows, found.versions]
+        for name, found in tallies.items()
+        if found.rows or not TABLES[name].ours
     }
     for name, found in (await carried.versions(opened, workspace)).items():
         if name in tallies:

@@ -18,7 +18,7 @@ from hybridrag.model.findings import Glance
 from hybridrag.model.selection import Embedding
 from hybridrag.model.vectors import Elsewhere
 
-from .catalog import physical
+from .catalog import physical, there
 from .client import connection
 from .endpoint import Endpoint
 from .graphs import IN_TABLES, STREAMS, Graph, relations
@@ -179,7 +179,8 @@ async def _elsewhere(
 async def _existing(opened: asyncpg.Connection, names: Sequence[str]) -> dict[str, int]:
     """Rows of the tables that exist, as the server's statistics have it."""
     rows = await opened.fetch(
-        "SELECT n, c.reltuples::bigint AS rows FROM unnest($1::text[]) AS n JOIN pg_class c ON c.oid = to_regclass(n)",
+        "SELECT n, c.reltuples::bigint AS rows FROM unnest($1::text[]) AS n "
+        f"JOIN pg_class c ON c.oid = {there('n')}",
         names,
     )
     return {row["n"]: row["rows"] for row in rows}
@@ -263,11 +264,11 @@ def _glance(
     size: int | None,
     legacy: Sequence[str],
 ) -> Glance:
-    missing = [name for name in tables.values() if name not in counts]
+    missing = [table for name, table in tables.items() if table not in counts and not TABLES[name].ours]
     records = {
-        namespace: counts[table].rows.get(workspace, 0)
+        namespace: counts[table].rows.get(workspace, 0) if table in counts else 0
         for namespace, table in tables.items()
-        if table in counts
+        if table not in missing
     }
     without = sorted(
         name for name in tables.values() if name in unindexed and counts[name].rows.get(workspace)

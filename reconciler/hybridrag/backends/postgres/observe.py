@@ -229,7 +229,8 @@ async def _observe_store(
         tables = relations(workspace, embedding, slots, graph)
         await _refuse_unreadable(opened, endpoint, slots, graph)
         present, tallies = await tally_all(opened, workspace, embedding, slots, graph)
-        facts: dict[str, Value] = {"schema": len(present) == len(tables)}
+        lacking = [name for name in tables if name not in present and not TABLES[name].ours]
+        facts: dict[str, Value] = {"schema": not lacking}
         for namespace, table in tables.items():
             facts[f"records/{namespace}"] = tallies[namespace].rows if namespace in tallies else 0
             if TABLES[namespace].vector and namespace in present:
@@ -313,7 +314,8 @@ def _as_source(
 ) -> dict[str, Value]:
     """Whether there is something to read, and how much."""
     if any(found.rows for found in tallies.values()):
-        if absent := [table for name, table in tables.items() if name not in tallies]:
+        lacking = [name for name in tables if name not in tallies and not TABLES[name].ours]
+        if absent := [tables[name] for name in lacking]:
             words = f'backend "{endpoint.name}" has no table {", ".join(sorted(absent))}'
             return {"exists": False, "missing": f'{words}, though it holds rows of workspace "{workspace}"'}
         return {"exists": True, "bytes": sum(found.size for found in tallies.values())}

@@ -16,6 +16,7 @@ from hybridrag.model.selection import Embedding
 
 from . import carried, keeping
 from .building import Budget
+from .catalog import physical
 from .client import connection
 from .copy_binary import Decoder, Encoder, RowSplitter
 from .endpoint import Endpoint
@@ -70,6 +71,8 @@ class PostgresMending:
             async for key in self.graph.keys(opened, namespace, self.workspace, KEYS_AT_ONCE):
                 yield key
             return
+        if not await physical(opened, [self.table(namespace)]) and TABLES[namespace].ours:
+            return
         query = f"SELECT id FROM {self.table(namespace)} WHERE workspace = $1"
         async for row in opened.cursor(query, self.workspace, prefetch=KEYS_AT_ONCE):
             yield row[0]
@@ -98,6 +101,8 @@ class PostgresMending:
         async with connection(self.endpoint, purpose="verify", read_only=True, patience_s=10) as opened:
             beside = namespace not in STREAMS and await carried.carries(opened, self.workspace, namespace)
             decoder, query, chosen = self._by_key(namespace, keys, beside=beside)
+            if TABLES[namespace].ours and not await physical(opened, [self.table(namespace)]):
+                return Batch(namespace=namespace, position=0)
             await opened.copy_from_query(query, self.workspace, *chosen, output=sink, format="binary")
         if not rows:
             nothing = (

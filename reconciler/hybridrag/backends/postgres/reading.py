@@ -115,6 +115,8 @@ class PostgresReader:
         table = relation(namespace, self._workspace, self._embedding, self._graph)
         async with self._session() as opened:
             present = (await physical(opened, [table])).get(table)
+            if present is None and TABLES[namespace].ours:
+                return
             if present is None:
                 raise SourceUnreadable(
                     f'backend "{self._endpoint.name}" (postgres, database "{self._endpoint.database}") has no table '

@@ -36,7 +36,8 @@ async def complete(
     tables = relations(workspace, embedding, slots, graph)
     async with connection(endpoint, purpose="writer", read_only=False, patience_s=15) as opened:
         there = await physical(opened, tables.values())
-        if missing := sorted(set(tables.values()) - there.keys()):
+        needed = {table for name, table in tables.items() if not TABLES[name].ours}
+        if missing := sorted(needed - there.keys()):
             report(f"creating {', '.join(missing)}")
             await create_schema()
         vectors = [tables[name] for name in streams_of(slots) if TABLES[name].vector]

@@ -75,6 +75,15 @@ def _json(value: Any, column: Column) -> Any:
     return form
 
 
+def _raw(value: Any, column: Column) -> Any:
+    try:
+        form = canonical(value)
+    except ValueError as error:
+        raise Refused(f"{column.field} contains {error}") from None
+    dump_json(form, column.field)
+    return form
+
+
 def check_json(value: Any, name: str) -> None:
     """Raise Refused for what JSONB cannot hold: NUL characters and lone surrogates."""
     # The bytes may also be an escaped backslash followed by u0000; only then look closely.
@@ -131,6 +140,7 @@ _FORMS: dict[Kind, Callable[[Any, Column], Any]] = {
     Kind.ISO: _iso,
     Kind.JSON: _json,
     Kind.JOINED: _joined,
+    Kind.RAW: _raw,
 }
 
 
@@ -143,8 +153,9 @@ def _check_key(key: str, table: Table) -> None:
         raise Refused("its key contains a lone surrogate") from None
     if table.key_limit is not None and len(key) > table.key_limit:
         raise Refused(f"its key has {len(key):,} characters, {table.name}.id takes {table.key_limit}")
-    if table.graph and size > BTREE_TEXT_BYTES:
-        raise Refused(f"its key has {size:,} bytes, a graph key takes about {BTREE_TEXT_BYTES:,}")
+    if table.key_limit is None and size > BTREE_TEXT_BYTES:
+        takes = "a graph key" if table.graph else "its index"
+        raise Refused(f"its key has {size:,} bytes, {takes} takes about {BTREE_TEXT_BYTES:,}")
 
 
 class Shape:
@@ -178,11 +189,8 @@ class Shape:
         """What the table has no column for, in canonical form. It is kept as text, which also takes a NUL character."""
         found: dict[str, Any] = {}
         for name in () if self.table.graph else fields.keys() - self._known:
-            try:
-                found[name] = canonical(fields[name])
-            except ValueError as error:
-                raise Refused(f"{name} contains {error}") from None
-            dump_json({name: found[name]}, name)
+            found[name] = _raw(fields[name], Column("fields", name, Kind.RAW))
+            dump_json(name, "the name of a field")
         return found
 
     def _properties(self, key: str, fields: dict[str, Any]) -> dict[str, Any]:

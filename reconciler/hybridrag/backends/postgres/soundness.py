@@ -15,11 +15,11 @@ import asyncpg
 from hybridrag.model.facts import Facts
 from hybridrag.model.selection import Embedding
 
-from .catalog import Physical
+from .catalog import Physical, there
 from .graphs import IN_TABLES, STREAMS, Graph
 from .tables import TABLES, Column, Kind
 
-_TABLES = """
+_TABLES = f"""
 SELECT named.namespace, c.oid::bigint AS oid, c.oid::regclass::text AS name, c.relpersistence = 'u' AS unlogged,
        row_security_active(c.oid) AS filtered,
        ARRAY(SELECT format('trigger %I', tgname) FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal
@@ -29,7 +29,7 @@ SELECT named.namespace, c.oid::bigint AS oid, c.oid::regclass::text AS name, c.r
        || ARRAY(SELECT format('constraint %I', conname) FROM pg_constraint WHERE conrelid = c.oid
                 AND contype IN ('c', 'x') ORDER BY 1) AS interfering
 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS named (namespace, relation, place)
-JOIN pg_class c ON c.oid = to_regclass(named.relation) ORDER BY named.place
+JOIN pg_class c ON c.oid = {there("named.relation")} ORDER BY named.place
 """
 _KEYS = """
 SELECT i.indrelid::bigint AS oid, format('unique index %s', i.indexrelid::regclass) AS name,
@@ -180,7 +180,7 @@ def _type_faults(
 
 
 def _type(column: Column) -> str:
-    if column.kind in (Kind.TEXT, Kind.JOINED):
+    if column.kind in (Kind.TEXT, Kind.JOINED, Kind.RAW):
         plain = f"varchar({column.limit})" if column.limit else "text"
         return f"{plain}[]" if column.kind is Kind.JOINED else plain
     return {Kind.INT: "integer", Kind.JSON: "jsonb", Kind.EPOCH: "timestamp(0)", Kind.ISO: "timestamp"}[
@@ -196,7 +196,7 @@ def _holds(column: Column, kind: str, mended: int | None) -> bool:
         return kind == "jsonb"
     if column.kind in (Kind.EPOCH, Kind.ISO):
         return kind.startswith("timestamp")
-    if column.kind is Kind.TEXT and kind == "text":
+    if column.kind in (Kind.TEXT, Kind.RAW) and kind == "text":
         return True
     found = _LENGTH.match(kind)
     if found is None or bool(found[2]) != (column.kind is Kind.JOINED):

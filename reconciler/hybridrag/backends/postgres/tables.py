@@ -33,6 +33,7 @@ class Kind(enum.Enum):
     EPOCH = "epoch"  # whole seconds since 1970 <-> timestamp without time zone, UTC
     ISO = "iso"  # ISO 8601 text <-> timestamp without time zone, UTC, microseconds
     JOINED = "joined"  # text joined by <SEP> <-> varchar[]
+    RAW = "raw"  # any JSON <-> text, which also takes a NUL character
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +53,17 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One namespace's table. Vector tables take the model's suffix; graph tables keep all fields in `properties`."""
+    """One namespace's table. Vector tables take the model's suffix; graph tables keep all fields in `properties`.
+
+    One of `ours` is no table of LightRAG's: it need not be there, and holds nothing where it is not.
+    """
 
     name: str
     columns: tuple[Column, ...]
     key_limit: int | None = 255
     vector: bool = False
     graph: bool = False
+    ours: bool = False
 
 
 _TIMES = (Column("create_time", "create_time", Kind.EPOCH), Column("update_time", "update_time", Kind.EPOCH))
@@ -114,6 +119,9 @@ TABLES: Mapping[str, Table] = {
     "full_relations": _lists("lightrag_full_relations", "relation_pairs", 255),
     "entity_chunks": _lists("lightrag_entity_chunks", "chunk_ids", 512),
     "relation_chunks": _lists("lightrag_relation_chunks", "chunk_ids", 512),
+    "other_stores": Table(
+        "hybridrag_ledger.other_stores", (Column("record", "value", Kind.RAW),), None, ours=True
+    ),
     "doc_status": Table(
         "lightrag_doc_status",
         (

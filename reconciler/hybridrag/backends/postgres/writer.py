@@ -270,11 +270,15 @@ class PostgresWriter:
                         self._opened, self._table("text_chunks"), self._workspace, batch.keys
                     )
                     data = encoder.encode(batch, lambda key: order.get(key, (None, None)))
-                table, columns = self._table(batch.namespace), encoder.columns
-                await while_open(
-                    self._opened,
-                    self._opened.copy_to_table(table, source=once(data), columns=columns, format="binary"),
+                schema, _, table = self._table(batch.namespace).rpartition(".")
+                loading = self._opened.copy_to_table(
+                    table,
+                    source=once(data),
+                    columns=encoder.columns,
+                    format="binary",
+                    schema_name=schema or None,
                 )
+                await while_open(self._opened, loading)
                 await carried.load(self._opened, encoded.beside)
                 await self._checkpoint(batch)
         except asyncpg.UniqueViolationError as error:
