@@ -16,11 +16,10 @@ from hybridrag.journal import Journal
 from hybridrag.migrate.examining import examine_source
 from hybridrag.migrate.verifying import Report, compare
 from hybridrag.migrate.watching import Watched
-from hybridrag.model.data import NAMESPACES, Batch
+from hybridrag.model.data import Batch
 from tests.conftest import Project, Server, clean_environment, digests
 from tests.support.stores import example, meter, move, store
-
-NAMES = tuple(namespace.name for namespace in NAMESPACES)
+from tests.support.streams import NAMES
 
 
 class CutOff(Exception):

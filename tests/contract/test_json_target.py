@@ -28,7 +28,7 @@ from hybridrag.backends.postgres.spec import PostgresSpec
 from hybridrag.errors import BackendUnavailable, PlanRefused
 from hybridrag.migrate.examining import examine_source
 from hybridrag.migrate.verifying import compare
-from hybridrag.model.data import BY_NAME, NAMESPACES, Batch, Slot
+from hybridrag.model.data import BY_NAME, Batch, Slot
 from hybridrag.model.findings import Examination
 from hybridrag.model.marks import MarkState
 from hybridrag.model.selection import Embedding
@@ -36,8 +36,8 @@ from tests.conftest import DIM, EXAMPLE, OLD_DATABASE, Server, digests
 from tests.integration.test_lightrag_answers import MODES, QUESTIONS, TOP_K, both, same
 from tests.support.json_copy import IDENTITY, meter, migrate, publish, publish_until, store_of, whole
 from tests.support.same_answers import order_differences
+from tests.support.streams import NAMES
 
-NAMES = [namespace.name for namespace in NAMESPACES]
 ARCHIVE, OLD = EXAMPLE / "archive", pytest.param(OLD_DATABASE, marks=pytest.mark.slow)
 SPEC = """\
 version: 1

@@ -14,13 +14,13 @@ from hybridrag.backends.postgres.reading import PostgresReader
 from hybridrag.backends.postgres.tables import table_name
 from hybridrag.errors import BackendUnavailable, NotFound, SourceUnreadable
 from hybridrag.migrate.copying import copy
-from hybridrag.model.data import BY_NAME, NAMESPACES, Batch, Slot
+from hybridrag.model.data import BY_NAME, Batch, Slot
 from hybridrag.model.findings import Examination
 from hybridrag.model.selection import Embedding
 from tests.conftest import Server
 from tests.support.stores import EMBEDDING, difference, example, meter, move, store
+from tests.support.streams import NAMES
 
-NAMES = [namespace.name for namespace in NAMESPACES]
 CHANGES = {
     "full_docs": "content = content || 'x'",
     "text_chunks": "tokens = tokens + 1",

@@ -17,10 +17,10 @@ from hybridrag.migrate.digest import NamespaceDigest
 from hybridrag.migrate.examining import examine_source
 from hybridrag.migrate.progress import Meter
 from hybridrag.migrate.verifying import Difference, Report, compare
-from hybridrag.model.data import BY_NAME, EDGE_SEPARATOR, NAMESPACES, Slot
+from hybridrag.model.data import BY_NAME, EDGE_SEPARATOR, Slot
 from tests.conftest import Project
+from tests.support.streams import NAMES
 
-NAMES = [namespace.name for namespace in NAMESPACES]
 FIELD = {
     "full_docs": ("content", "content", "content || 'x'"),
     "text_chunks": ("tokens", "tokens", "tokens + 1"),

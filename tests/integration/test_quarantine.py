@@ -22,7 +22,6 @@ from click.testing import CliRunner
 
 from hybridrag.backends.json.files import file_of
 from hybridrag.cli import main
-from hybridrag.model.data import NAMESPACES
 from tests.conftest import EXAMPLE, Project, Server, clean_environment, digests, make_project
 from tests.support.quarantined import held, lines
 from tests.support.spoiling import (
@@ -41,6 +40,7 @@ from tests.support.spoiling import (
     twice_in_vdb,
     vdb,
 )
+from tests.support.streams import NAMES
 from tests.support.target import content, rows_held, run_sql
 from tests.support.untouched import serving, steps_begun, words
 
@@ -336,7 +336,7 @@ def test_migrate_counts_them_for_programs(project: Project) -> None:
     assert json.loads(project.ok("migrate", "notes", "--to", "files", "--json"))["records_failed"] == 0
     assert held(project) == [path]
     assert path.read_bytes() == whole
-    assert all((project.data / file_of(namespace.name)).exists() for namespace in NAMESPACES)
+    assert all((project.data / file_of(name)).exists() for name in NAMES)
 
 
 def test_a_quarantine_that_cannot_be_written_stops_the_move(project: Project) -> None:

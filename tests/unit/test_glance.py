@@ -31,6 +31,7 @@ from hybridrag.model.ports import KnownCounts
 from hybridrag.model.selection import Embedding
 from tests.conftest import DIM, EXAMPLE, OLD_DATABASE, digests
 from tests.support import big_database
+from tests.support.streams import OWN
 
 IN_A_FOLDER = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -205,13 +206,10 @@ def test_a_file_is_counted_again_only_when_it_was_written(tmp_path: Path) -> Non
     shutil.copytree(EXAMPLE / "archive", folder)
     facts, details = observed(folder)
     known = {
-        item.name: (details[f"counted/{item.name}"], 1_000_000 + number)
-        for number, item in enumerate(NAMESPACES)
+        item.name: (details[f"counted/{item.name}"], 1_000_000 + number) for number, item in enumerate(OWN)
     }
     again, same = observed(folder, lambda _: known)
-    assert {item.name: again[f"records/{item.name}"] for item in NAMESPACES} == {
-        k: v[1] for k, v in known.items()
-    }
+    assert {item.name: again[f"records/{item.name}"] for item in OWN} == {k: v[1] for k, v in known.items()}
     assert same == details
     seen = glance(folder, counts=lambda _: known)
     assert (seen.records["nodes"], seen.estimated) == (known["nodes"][1], frozenset())

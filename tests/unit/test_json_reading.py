@@ -22,13 +22,13 @@ from hybridrag.backends.json.files import FILES, file_of
 from hybridrag.backends.json.graphml import edge_key
 from hybridrag.backends.json.store import JsonReader, JsonStore
 from hybridrag.errors import SourceUnreadable
-from hybridrag.model.data import BY_NAME, NAMESPACES, Slot
+from hybridrag.model.data import BY_NAME, Slot
 from hybridrag.model.selection import Embedding
 from tests.conftest import EXAMPLE, OLD_DATABASE
 from tests.support.json_files import IN_A_FOLDER, Records, graph_file, read, records, vector_file
+from tests.support.streams import NAMES
 
 DATABASES = {"1.5.7": EXAMPLE / "archive", "1.4.9.8": OLD_DATABASE}
-NAMES = [namespace.name for namespace in NAMESPACES]
 
 
 # --- the same records as LightRAG's own loading ---------------------------------------------------------

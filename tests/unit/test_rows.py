@@ -10,9 +10,10 @@ import pytest
 
 from hybridrag.backends.postgres.rows import Shape, printable
 from hybridrag.backends.postgres.tables import TABLES, index_name, table_name
-from hybridrag.model.data import EDGE_SEPARATOR, NAMESPACES, Batch
+from hybridrag.model.data import EDGE_SEPARATOR, Batch
 from hybridrag.model.findings import Examination
 from hybridrag.model.selection import Embedding
+from tests.support.streams import NAMES
 
 VALUE = "topsecret"
 
@@ -173,7 +174,7 @@ def test_tables_and_indexes_are_called_as_lightrag_calls_them() -> None:
         embedding = Embedding(model=model, dim=1024)
         storage: Any = SimpleNamespace(embedding_func=SimpleNamespace(model_name=model, embedding_dim=1024))
         suffix = BaseVectorStorage._generate_collection_suffix(storage)
-        for namespace in (item.name for item in NAMESPACES):
+        for namespace in NAMES:
             table = table_name(namespace, embedding)
             if not TABLES[namespace].graph:
                 assert table.startswith(NAMESPACE_TABLE_MAP[namespace].lower())

@@ -91,17 +91,21 @@ def unknown_files(folder: Path, slots: Collection[Slot]) -> dict[str, int]:
     return found
 
 
-FILES: tuple[str, ...] = tuple(dict.fromkeys(file_of(namespace.name) for namespace in NAMESPACES))
+FILES: tuple[str, ...] = tuple(
+    dict.fromkeys(file_of(each.name) for each in NAMESPACES if each.name != OTHER_STORES)
+)
+"""LightRAG's own."""
+ALL_FILES: tuple[str, ...] = (*FILES, OTHER_FILES)
 
 
-def present(folder: Path, names: Collection[str] = FILES) -> list[Path]:
+def present(folder: Path, names: Collection[str] = ALL_FILES) -> list[Path]:
     """Those of the database's files that exist, in copy order, also what is no file there. Raises NotFound, in words."""
     if not folder.is_dir():
         raise NotFound(
             f'the folder "{folder}" does not exist',
             hint="set databases.<name>.path to the folder that directly holds kv_store_*.json",
         )
-    found = [folder / name for name in FILES if name != OTHER_FILES and os.path.lexists(folder / name)]
+    found = [folder / name for name in FILES if os.path.lexists(folder / name)]
     if not found:
         inner = sorted(
             child.name for child in folder.iterdir() if child.is_dir() and any(child.glob("kv_store_*.json"))
@@ -131,7 +135,7 @@ def identity(path: Path) -> str:
     return f"{path.name} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
 
 
-def fingerprint(folder: Path, names: Collection[str] = FILES) -> str:
+def fingerprint(folder: Path, names: Collection[str] = ALL_FILES) -> str:
     """Digest over name, size, modification time (ns) and inode of the named files; changes with any write."""
     marks: dict[str, list[int]] = {}
     for path in present(folder, names):

@@ -25,7 +25,7 @@ def remembered(path: Path, identity: str, known: Known) -> dict[str, int] | None
     return {name: known[name][1] for name in names}
 
 
-def glance_folder(folder: Path, dim: int, known: Known, names: Collection[str] = files.FILES) -> Glance:
+def glance_folder(folder: Path, dim: int, known: Known, names: Collection[str] = files.ALL_FILES) -> Glance:
     """The glance of some files of a folder. `dim`: the dimensions that its vectors should have."""
     try:
         paths = files.present(folder, names)

@@ -35,7 +35,7 @@ from .writer import JsonWriterSession
 class JsonReader:
     """Reads the files as they are; `fingerprint` tells whether anybody wrote meanwhile."""
 
-    def __init__(self, folder: Path, names: Collection[str] = files.FILES) -> None:
+    def __init__(self, folder: Path, names: Collection[str] = files.ALL_FILES) -> None:
         self._folder = folder
         self._names = names
 
