@@ -324,30 +324,12 @@ def test_another_major_version_is_refused(case: Case, monkeypatch: pytest.Monkey
     assert kept(server)
 
 
-def test_a_container_made_by_hand_is_adopted(case: Case) -> None:
-    """One that fits is used as it is; with the wrong password it is not touched."""
-    case.by_hand("-e", "POSTGRES_USER=hybridrag", "-e", "POSTGRES_PASSWORD=right", "-v",
-                 f"{case.volume}:/var/lib/postgresql/data", "-p", f"127.0.0.1:{free_port()}:5432", case.image)  # fmt: skip
-    before = case.inspect()
-    said = refused(case.server(password="wrong"))
-    assert "did not make this container" in said
-    assert "backends.pg.user and .password" in said
-    server = case.server(password="right")
-    server.ensure()
-    assert ask(server, "SELECT extname FROM pg_extension WHERE extname = 'vector'") == "vector"
-    assert server.observe()["change"] is None
-    server.stop()
-    server.ensure()
-    assert case.inspect()["Id"] == before["Id"]
-    assert case.inspect()["HostConfig"] == before["HostConfig"]
-
-
 def test_a_created_container_is_started(case: Case) -> None:
-    """What a taken port left in state Created, ours or made by hand, is started once the port is free."""
+    """What a taken port left in state Created is started once the port is free."""
     port = free_port()
-    case.by_hand("-e", "POSTGRES_USER=hybridrag", "-e", "POSTGRES_PASSWORD=right", "-v",
+    server = case.server(password="right", port=port, shm_size="64m")
+    case.by_hand("--restart", "unless-stopped", "-e", "POSTGRES_USER=hybridrag", "-e", "POSTGRES_PASSWORD=right", *case.labels(server), "-v",
                  f"{case.volume}:/var/lib/postgresql/data", "-p", f"127.0.0.1:{port}:5432", case.image, how="create")  # fmt: skip
-    server = case.server(password="right", port=port)
     assert server.observe()["state"] == "created"
     server.ensure()
     assert ask(server, "SELECT 1") == 1
@@ -364,9 +346,10 @@ def test_an_unhealthy_container_is_restarted(case: Case, monkeypatch: pytest.Mon
         "--health-cmd",
         "pg_isready -q -h 127.0.0.1 -t 1",
     ]
-    case.by_hand(*health, "-e", "POSTGRES_USER=hybridrag", "-e", "POSTGRES_PASSWORD=right", "-v",
-                 f"{case.volume}:/var/lib/postgresql/data", "-p", f"127.0.0.1:{free_port()}:5432", case.image)  # fmt: skip
-    server = case.server(password="right")
+    server = case.server(password="right", shm_size="64m")
+    case.by_hand(*health, "-e", "POSTGRES_USER=hybridrag", "-e", "POSTGRES_PASSWORD=right", *case.labels(server), "-v",
+                 f"{case.volume}:/var/lib/postgresql/data", "-p", f"127.0.0.1:{free_port()}:5432",
+                 "--restart", "unless-stopped", case.image)  # fmt: skip
     server.ensure()
     ask(server, KEEP)
     pid = case.inspect()["State"]["Pid"]

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from hybridrag.backends.postgres import docker_look
+from hybridrag.backends.postgres import docker_look, docker_volume
 from hybridrag.backends.postgres.docker_server import DockerServer
 from hybridrag.backends.postgres.embedded_place import free_port
 from hybridrag.backends.postgres.spec import DockerProvision
 from hybridrag.errors import BackendUnavailable
-from tests.support.docker.case import Case, ask
+from tests.support.docker.case import Case, ask, eventually
 from tests.support.docker.engine import BASE
 
 
@@ -87,10 +87,62 @@ def test_a_foreign_container_with_our_name(case: Case) -> None:
     assert facts["change"] == "refused"
     for verb in ("ensure", "start", "stop"):
         said = refused(server, verb)
-        assert "was not made by hybridrag" in said
+        assert "does not have our labels" in said
         assert "provision.container" in said
     after = case.inspect()
     assert (after["Id"], after["State"]["StartedAt"]) == (before["Id"], before["State"]["StartedAt"])
+
+
+def volume_files(case: Case) -> str:
+    """Name, owner, mode, size and change time of everything in the volume, seen from a container that only looks."""
+    look = ["find", "/v", "-printf", "%P %u %m %s %C@\\n"]
+    return case.docker("run", "--rm", "-v", f"{case.volume}:/v:ro", BASE, *look)
+
+
+@pytest.mark.parametrize("visible", [True, False])
+@pytest.mark.parametrize("container", ["running", "stopped", "removed"])
+def test_the_volume_of_another_program(
+    case: Case, container: str, visible: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster without our labels is refused before anything starts on it, whether or not its own container runs.
+
+    Not `visible`: as for most users, who may not look into Docker's folders.
+    """
+    shop = f"{case.name}-shop"
+    case.docker("run", "-d", "--name", shop, "-e", "POSTGRES_PASSWORD=x", "-v",
+                f"{case.volume}:/var/lib/postgresql/data", case.image)  # fmt: skip
+    eventually(lambda: case.docker("exec", shop, "pg_isready", "-q", "-h", "127.0.0.1", "-t", "1", check=False) == ""
+               and "accepting" in case.docker("exec", shop, "pg_isready", "-h", "127.0.0.1", check=False))  # fmt: skip
+    if container != "running":
+        case.docker("stop", shop)
+    if container == "removed":
+        case.docker("rm", shop)
+    before = volume_files(case) if container != "running" else ""
+    if not visible:
+        monkeypatch.setattr(docker_volume, "_folder", lambda *_: Path("/nonexistent"))
+    server = case.server(container=f"{case.name}-ours")
+    said = refused(server)
+    assert f'"{case.volume}"' in said
+    if container != "running":
+        assert "labels" in said or f'"{shop}", which is not ours' in said
+        assert volume_files(case) == before
+    assert f"{case.name}-ours" not in case.docker("ps", "-a", "--format", "{{.Names}}").split()
+    if visible:
+        assert server.observe()["change"] == "refused"
+
+
+def test_an_empty_volume_made_by_hand(case: Case) -> None:
+    """It is taken, and its cluster is known as ours without any container; by another environment it is refused."""
+    case.docker("volume", "create", case.volume)
+    server = case.server()
+    server.ensure()
+    assert ask(server, "SELECT 1") == 1
+    server.ensure()
+    case.docker("rm", "-f", case.name)
+    said = refused(case.server(environment="prod", home="prod"))
+    assert 'belongs to backend "pg" of environment "test"' in said
+    server.ensure()
+    assert ask(server, "SELECT 1") == 1
 
 
 def test_a_container_of_another_environment(case: Case) -> None:

@@ -53,6 +53,11 @@ class Case:
         secret = None if password is None else Secret(password)
         return DockerServer(self.folder / home, declared, password=secret, **given)  # type: ignore[arg-type]
 
+    @staticmethod
+    def labels(server: DockerServer) -> list[str]:
+        """Arguments of `docker run` that make a container by hand one of that server's."""
+        return [f"--label={name}={value}" for name, value in server._wanted.labels.items()]
+
     def docker(self, *argv: str, check: bool = True) -> str:
         return self.engine.docker(*argv, check=check)
 

@@ -172,22 +172,66 @@ def read_file(client: Any, container: str, path: str) -> str | None:
     return None
 
 
+def first_names(client: Any, container: str, path: str, most: int = 3) -> list[str]:
+    """The first few names in a folder of a container, running or not; the rest is not read."""
+    from docker.errors import APIError
+
+    try:
+        stream, _ = client.get_archive(container, path)
+    except APIError:
+        return []
+    names: list[str] = []
+    with tarfile.open(fileobj=_Chunks(stream), mode="r|") as archive:  # type: ignore[call-overload]
+        for member in archive:
+            _, _, name = member.name.rstrip("/").partition("/")
+            names += [name] if name else []
+            if len(names) == most:
+                break
+    stream.close()
+    return names
+
+
+class _Chunks:
+    """What `tarfile` needs of a file, over the pieces that Docker sends."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._rest = b""
+
+    def read(self, size: int) -> bytes:
+        while len(self._rest) < size and (piece := next(self._pieces, b"")):
+            self._rest += piece
+        taken, self._rest = self._rest[:size], self._rest[size:]
+        return taken
+
+
 def put_private(client: Any, container: str, path: PurePosixPath, text: str) -> None:
     """A file that only root inside the container may read, in a folder that only root may enter.
 
     It goes into the container's own layer: there it lasts as long as the container, and is in nobody's
     environment, argument list or "inspect".
     """
+    folder = tarfile.TarInfo(path.parent.name)
+    folder.type, folder.mode = tarfile.DIRTYPE, 0o700
+    file = tarfile.TarInfo(f"{path.parent.name}/{path.name}")
+    file.mode = 0o400
+    client.put_archive(container, str(path.parent.parent), _packed([(folder, b""), (file, text.encode())]))
+
+
+def put_file(client: Any, container: str, path: PurePosixPath, text: str) -> None:
+    """A file that everybody inside the container may read, in a folder that is there already and stays as it is."""
+    file = tarfile.TarInfo(path.name)
+    file.mode = 0o444
+    client.put_archive(container, str(path.parent), _packed([(file, text.encode())]))
+
+
+def _packed(members: list[tuple[tarfile.TarInfo, bytes]]) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
-        folder = tarfile.TarInfo(path.parent.name)
-        folder.type, folder.mode = tarfile.DIRTYPE, 0o700
-        archive.addfile(folder)
-        file = tarfile.TarInfo(f"{path.parent.name}/{path.name}")
-        data = text.encode()
-        file.size, file.mode = len(data), 0o400
-        archive.addfile(file, io.BytesIO(data))
-    client.put_archive(container, str(path.parent.parent), packed.getvalue())
+        for member, data in members:
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return packed.getvalue()
 
 
 def run_inside(client: Any, container: str, command: list[str]) -> tuple[int, str]:

@@ -63,6 +63,7 @@ class Actual:
 
     `port_taken`: who else holds the port that this container is to have.
     `sharing`: another running container that works on the declared volume.
+    `foreign`: whose the declared volume is, where it is not ours.
     """
 
     id: str
@@ -84,6 +85,7 @@ class Actual:
     data_major: int | None = None
     port_taken: str | None = None
     sharing: str | None = None
+    foreign: str | None = None
     wanted_image_id: str | None = None
     limits_memory: bool = True
 
@@ -155,14 +157,14 @@ def compare(wanted: Wanted, actual: Actual | None) -> Change:
     """From what there is to what is declared."""
     if actual is None:
         return Change(kind="create")
-    if not owned(wanted, actual) and (stranger := _stranger(wanted, actual)):
-        return stranger
+    if not owned(wanted, actual):
+        return _stranger(wanted, actual)
+    if actual.foreign:
+        return foreign_volume(wanted, actual.foreign)
     if wanted.major and actual.data_major and wanted.major != actual.data_major:
         return other_major(wanted, actual.data_major)
     if actual.sharing:
         return volume_in_use(wanted, actual.sharing)
-    if not owned(wanted, actual):  # somebody's own: it fits, so nothing about it is changed
-        return _port_taken(wanted, actual) or Change(kind="none" if actual.status == "running" else "start")
     fixed = _fixed(wanted, actual)
     if actual.port_taken:
         if wanted.port is not None:
@@ -209,31 +211,29 @@ def _movable(wanted: Wanted, actual: Actual) -> list[str]:
     return found
 
 
-def _stranger(wanted: Wanted, actual: Actual) -> Change | None:
-    """None when a container that we did not make is what was declared."""
+def _stranger(wanted: Wanted, actual: Actual) -> Change:
+    """Labels tell whose a container is; a name, an image and a volume that fit tell nothing."""
     if actual.environment is not None:
         whose = f'belongs to backend "{actual.backend}" of environment "{actual.environment}"'
+        use = ""
     else:
-        found = []
-        if not _same_image(wanted, actual):
-            found.append(f"image {actual.image}, not {wanted.image}")
-        if actual.volume != wanted.volume:
-            found.append(f"volume {actual.volume or 'none'}, not {wanted.volume}")
-        if actual.port is None or wanted.port not in (None, actual.port):
-            found.append(f"port {actual.port or 'none'}, not {wanted.port or 'any'}")
-        if not found:
-            return None
-        whose = f"was not made by hybridrag and is another one ({'; '.join(found)})"
+        whose = "was not made by hybridrag: it does not have our labels"
+        use = f"; to use the server in it, declare backends.{wanted.backend} without provision (host, port, user, password)"
     return Change(
         kind="refused",
         problem=f'the container "{wanted.container}" {whose}',
-        hint=f"name another backends.{wanted.backend}.provision.container; or, if it is not needed: "
-        f"docker rm -f {wanted.container} (named volumes stay), then hybridrag apply",
+        hint=f"name another backends.{wanted.backend}.provision.container and provision.volume{use}",
     )
 
 
-def _port_taken(wanted: Wanted, actual: Actual) -> Change | None:
-    return port_taken(wanted, actual.port, actual.port_taken) if actual.port_taken and actual.port else None
+def foreign_volume(wanted: Wanted, whose: str) -> Change:
+    """Nothing is started on data that is not ours."""
+    return Change(
+        kind="refused",
+        problem=f'the volume "{wanted.volume}" {whose}; a server of ours on it would take over its data',
+        hint=f"name another backends.{wanted.backend}.provision.volume; to use the server that this data belongs to, "
+        f"declare backends.{wanted.backend} without provision (host, port, user, password)",
+    )
 
 
 def port_taken(wanted: Wanted, port: int, by: str) -> Change:

@@ -5,13 +5,20 @@ Called by `docker_server.py`; what is found is judged in `docker_facts.py`.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from .docker_engine import read_file
-from .docker_facts import SUPERUSER, Actual, Change, Wanted, major_of, other_major, port_taken, volume_in_use
+from .docker_facts import (
+    Actual,
+    Change,
+    Wanted,
+    foreign_volume,
+    major_of,
+    other_major,
+    port_taken,
+    volume_in_use,
+)
+from .docker_volume import data_major_of, foreign, name_of, sharing
 from .embedded_place import is_free
 
 
@@ -53,46 +60,23 @@ def look(client: Any, wanted: Wanted) -> tuple[Wanted, Actual | None]:
         actual,
         data_major=data_major_of(client, wanted, actual),
         port_taken=_taken(client, wanted, actual),
-        sharing=_sharing(client, wanted.volume, actual.id),
+        sharing=sharing(client, wanted.volume, actual.id),
+        foreign=foreign(client, wanted, actual),
     )
     if actual.memory != wanted.memory:
         actual = replace(actual, limits_memory=bool(client.info().get("MemoryLimit")))
     return wanted, actual
 
 
-def data_major_of(client: Any, wanted: Wanted, actual: Actual | None) -> int | None:
-    """Which Postgres made the data of the declared volume; None where nobody could look."""
-    from docker.errors import NotFound
-
-    text: str | None = None
-    if actual is not None and actual.volume == wanted.volume:
-        text = read_file(client, actual.id, f"{actual.data_dir}/PG_VERSION")
-    else:
-        # Most users may not look there; then the container tells, once it is made.
-        with suppress(OSError, NotFound):
-            folder = Path(client.inspect_volume(wanted.volume)["Mountpoint"])
-            text = (folder / "PG_VERSION").read_text(encoding="ascii")
-    return int(text) if text is not None and text.strip().isdigit() else None
-
-
-def superusers(client: Any, wanted: Wanted, actual: Actual) -> list[str]:
-    """Who may be the first user of the data, the likeliest first: the data is older than the container."""
-    from docker.errors import NotFound
-
-    labels: dict[str, str] = {}
-    with suppress(NotFound):
-        labels = client.inspect_volume(wanted.volume).get("Labels") or {}
-    names = [labels.get(SUPERUSER), actual.superuser, "postgres"]
-    return list(dict.fromkeys(name for name in names if name))
-
-
 def obstacle(client: Any, wanted: Wanted) -> Change:
     """Why a container cannot be created now, else "create"."""
+    if whose := foreign(client, wanted, None):
+        return foreign_volume(wanted, whose)
     data_major = data_major_of(client, wanted, None)
     if wanted.major and data_major and wanted.major != data_major:
         return other_major(wanted, data_major)
-    if sharing := _sharing(client, wanted.volume, None):
-        return volume_in_use(wanted, sharing)
+    if by := sharing(client, wanted.volume, None):
+        return volume_in_use(wanted, by)
     if wanted.port is not None and not is_free(wanted.port):
         return port_taken(wanted, wanted.port, holder(client, wanted.port))
     return Change(kind="create")
@@ -101,7 +85,7 @@ def obstacle(client: Any, wanted: Wanted) -> Change:
 def holder(client: Any, port: int) -> str:
     """Who listens on a port that is not free, as far as Docker knows."""
     for other in client.containers(filters={"publish": [str(port)]}):
-        return f'the container "{_name(other)}"'
+        return f'the container "{name_of(other)}"'
     return "another program"
 
 
@@ -109,15 +93,3 @@ def _taken(client: Any, wanted: Wanted, actual: Actual) -> str | None:
     port = wanted.port or actual.port
     holds = actual.status in ("running", "paused", "restarting") and actual.port == port
     return None if port is None or holds or is_free(port) else holder(client, port)
-
-
-def _sharing(client: Any, volume: str, but: str | None) -> str | None:
-    """Another container that runs on this volume."""
-    for other in client.containers(filters={"volume": [volume]}):
-        if other["Id"] != but and any(mount.get("Name") == volume for mount in other["Mounts"]):
-            return _name(other)
-    return None
-
-
-def _name(container: Any) -> str:
-    return str(container["Names"][0]).lstrip("/")

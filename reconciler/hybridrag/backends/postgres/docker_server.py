@@ -1,7 +1,7 @@
 """A Postgres in a Docker container on this machine: looked at, created, changed, repaired, started, stopped.
 
 Called by the Postgres backend's provisioner (in a thread: everything here blocks). It must not touch a
-container that it neither made nor that fits what is declared, must never remove a named volume, publishes
+container or a volume without our labels, must never remove a named volume, publishes
 on 127.0.0.1 only, and must not show the password. `observe()` writes nothing and creates nothing.
 
 Every method may be killed at any line; `ensure()` goes on from what it finds. A replacement is made beside
@@ -29,12 +29,14 @@ from .docker_facts import (
     Change,
     Wanted,
     compare,
+    foreign_volume,
     other_major,
     owned,
 )
 from .docker_login import Login, Refused, Unready, admit, prepare
-from .docker_look import data_major_of, declared, image_of, inspect, look, obstacle, superusers
+from .docker_look import declared, image_of, inspect, look, obstacle
 from .docker_room import room_of
+from .docker_volume import data_major_of, foreign, sign, superusers
 from .embedded_files import Record
 from .embedded_place import free_port, is_free
 from .server_files import Password, locked
@@ -161,8 +163,8 @@ class DockerServer:
             wanted, actual = look(client, self._wanted)
             if actual is None or actual.state == "stopped":
                 return
-            if not owned(wanted, actual) and (change := compare(wanted, actual)).kind == "refused":
-                raise _refusal(change)
+            if not owned(wanted, actual):
+                raise _refusal(compare(wanted, actual))
             if actual.status == "paused":
                 client.unpause(actual.id)
             client.stop(actual.id, timeout=STOP_S)
@@ -225,10 +227,15 @@ class DockerServer:
         first = superusers(client, wanted, before)[0] if before is not None else self._user
         form = Form(user=first, database=self._database, port=wanted.port or port or self._pick_port())
         create(client, name, wanted, form, self._password.read())
-        data_major = data_major_of(client, wanted, Actual.read(inspect(client, name)))
-        if wanted.major and data_major and data_major != wanted.major:
+        made = Actual.read(inspect(client, name))  # it does not run yet, and lets everybody look into its volume
+        data_major, change = data_major_of(client, wanted, made), None
+        if whose := foreign(client, wanted, before if before and before.volume == wanted.volume else made):
+            change = foreign_volume(wanted, whose)
+        elif wanted.major and data_major and data_major != wanted.major:
+            change = other_major(wanted, data_major)
+        if change is not None:
             client.remove_container(name, v=True)
-            raise _refusal(other_major(wanted, data_major))
+            raise _refusal(change)
 
     def _pick_port(self) -> int:
         remembered = self._remembered()
@@ -290,7 +297,7 @@ class DockerServer:
             with suppress(Unready):
                 self._admitted(client, actual, login, alive, wait_s=_SLOW_S)
                 return
-        if owned(wanted, actual) and actual.status in ("created", "exited", "restarting"):
+        if actual.status in ("created", "exited", "restarting"):
             tell_password(client, name, password)  # a kill after it was made may have come before this
         start(client, wanted, actual)
         self._admitted(client, actual, login, alive, wait_s=self._wait_s)
@@ -300,14 +307,10 @@ class DockerServer:
     ) -> None:
         try:
             prepare(login, alive=alive, wait_s=wait_s)
-        except Refused as error:
-            if not owned(self._wanted, actual):
-                raise BackendUnavailable(
-                    f'user "{login.user}" is refused, and hybridrag did not make this container',
-                    hint=f"set backends.{login.name}.user and .password to what it was made with; then: {_AGAIN}",
-                ) from error
+        except Refused:
             admit(client, self._wanted.container, login, superusers(client, self._wanted, actual))
             prepare(login, alive=alive, wait_s=wait_s)
+        sign(client, self._wanted, actual)
 
 
 def _told(change: Change) -> dict[str, Value]:

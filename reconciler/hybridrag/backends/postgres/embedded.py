@@ -26,7 +26,16 @@ from hybridrag.model.secret import Secret
 from .embedded_account import passable_folder
 from .embedded_cluster import Cluster, NotYet
 from .embedded_files import Postmaster, Record
-from .embedded_place import Place, coming_data, existing_place, find_data, free_port, is_free, new_place
+from .embedded_place import (
+    Place,
+    coming_data,
+    existing_place,
+    find_data,
+    foreign,
+    free_port,
+    is_free,
+    new_place,
+)
 from .server_files import Password, locked
 
 _AGAIN = "hybridrag apply"
@@ -77,8 +86,8 @@ class EmbeddedServer:
             if data is None:
                 return _facts("absent", record)
             record = replace(record, data_dir=str(data))
-            if not (data / "PG_VERSION").exists():
-                return _facts("broken", record, detail=f'"{data}" is not a Postgres data directory')
+            if (problem := foreign(data)) is not None:
+                return _facts("broken", record, detail=problem)
             postmaster = Postmaster.read(data)
             if postmaster is None or not postmaster.alive:
                 return _facts("stopped", record)

@@ -21,7 +21,7 @@ from hybridrag.model.secret import Secret
 
 from .embedded_account import run
 from .embedded_files import Postmaster, forget_stranger
-from .embedded_place import HOST, Place
+from .embedded_place import HOST, INCLUDE, SETTINGS_FILE, Place
 from .server_files import sync_folder, write_file
 
 _SETTINGS = """\
@@ -47,7 +47,6 @@ logging_collector = off
 client_connection_check_interval = '2s'
 dynamic_shared_memory_type = '{shared_memory}'
 """
-_SETTINGS_FILE = "hybridrag.conf"
 
 # A container's usual /dev/shm of 64 MB makes a parallel build of an HNSW index fail with "disk full".
 _ENOUGH_SHARED_MEMORY = 1 << 30
@@ -95,7 +94,7 @@ class Cluster:
             self._initdb(draft, user=user, password_file=password_file)
             main = draft / "postgresql.conf"
             text = main.read_text(encoding="utf-8")
-            write_file(main, f"{text}\ninclude = '{_SETTINGS_FILE}'\n", owner=self.place.owner)
+            write_file(main, f"{text}\n{INCLUDE}\n", owner=self.place.owner)
             password_file.unlink()
             draft.rename(self.place.data)
         except BaseException:
@@ -138,7 +137,7 @@ class Cluster:
             name=f"hybridrag-{re.sub(r'[^A-Za-z0-9._-]', '_', name)[:40]}",
             shared_memory=_shared_memory(),
         )
-        write_file(self.place.data / _SETTINGS_FILE, settings, owner=self.place.owner)
+        write_file(self.place.data / SETTINGS_FILE, settings, owner=self.place.owner)
         if (postmaster := self.postmaster()) is not None:
             forget_stranger(self.place.data, postmaster)
         if self.log.exists() and self.log.stat().st_size > _LOG_LIMIT:

