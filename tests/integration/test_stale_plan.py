@@ -18,6 +18,7 @@ from hybridrag.actions import validate as validate_action
 from hybridrag.actions import verify as verify_action
 from hybridrag.errors import PlanRefused
 from tests.conftest import Project, Server
+from tests.support.places import forget_state
 from tests.support.spoiling import write_registry
 from tests.support.target import relations, run_sql
 from tests.support.untouched import assert_refused, empty, serving, untouched  # noqa: F401
@@ -120,27 +121,63 @@ def test_a_source_that_is_written_meanwhile_is_never_switched(
     project.ok("verify", "notes")
 
 
-def test_a_saved_plan_survives_the_writer_that_it_is_made_for(project: Project) -> None:
-    """One document more between plan and apply is no other world, but another spec is; and a plan is applied once."""
+def _written_to(project: Project, count: int) -> None:
+    """Documents more in the source, as its writer would leave them."""
+    path = project.data / "kv_store_full_docs.json"
+    documents = json.loads(path.read_text("utf-8"))
+    document = documents[next(iter(documents))]
+    documents |= {f"doc-late{number}": {**document, "_id": f"doc-late{number}"} for number in range(count)}
+    path.write_text(json.dumps(documents, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+def _with_a_writer(project: Project) -> str:
     spec = project.folder / "hybridrag.yaml"
     text = spec.read_text("utf-8") + '    writer: {kind: command, pause: ["true"], resume: ["true"]}\n'
     spec.write_text(text, encoding="utf-8")
+    return text
+
+
+def test_a_saved_plan_survives_the_writer_that_it_is_made_for(project: Project) -> None:
+    """Documents more between plan and apply are no other world; spec, registry, marks and servers are."""
+    spec, text = project.folder / "hybridrag.yaml", _with_a_writer(project)
+    assert project.dsn
     project.ok("plan", "--out", "saved.plan")
-    path = project.data / "kv_store_full_docs.json"
-    documents = json.loads(path.read_text("utf-8"))
-    documents["doc-late"] = {**documents[next(iter(documents))], "_id": "doc-late"}
-    path.write_text(json.dumps(documents, indent=2, ensure_ascii=False), encoding="utf-8")
+    _written_to(project, 3)
+
+    def stale(*says: str) -> None:
+        assert_refused(project.run("apply", "saved.plan"), 5, "the plan is stale", *says, "hybridrag plan")
 
     spec.write_text(
         text.replace("backend: pg\n", "backend: pg\n    migration: {batch: 7}\n"), encoding="utf-8"
     )
-    refused = project.run("apply", "saved.plan")
-    assert (refused.returncode, "the spec was changed" in refused.stderr) == (5, True)
+    stale("the spec was changed")
     spec.write_text(text, encoding="utf-8")
+    write_registry("databases: {notes: {name: notes, path: /elsewhere}}\n")(project)
+    stale("registry/notes.path", "/elsewhere")
+    shutil.rmtree(project.folder / "state")
+    run_sql(project.dsn, "CREATE EXTENSION vector")
+    stale("backend/pg.pgvector: absent → ")
+    project.ok("plan", "--out", "saved.plan")
+    killed = project.run("apply", "--auto-approve", HYBRIDRAG_FAILPOINTS="migrate.copied=kill")
+    assert killed.returncode != 0
+    stale("store/notes@pg.migration: absent → ")
+    project.ok("plan", "--out", "saved.plan")
+    _written_to(project, 5)
     project.ok("apply", "saved.plan")
-    assert project.dsn
-    assert run_sql(project.dsn, "SELECT count(*) FROM lightrag_doc_full WHERE id = 'doc-late'") == [(1,)]
-    again = project.run("apply", "saved.plan")
-    assert again.returncode == 5
-    assert "the plan was applied already, by run" in again.stderr
-    assert "stale" not in again.stderr
+    assert run_sql(project.dsn, "SELECT count(*) FROM lightrag_doc_full WHERE id LIKE 'doc-late%'") == [(5,)]
+
+
+def test_a_plan_is_applied_once(project: Project) -> None:
+    """Whoever applied it: the second time names the run, also without the state folder, and does not call it stale."""
+    _with_a_writer(project)
+    for name in ("first.plan", "second.plan"):
+        project.ok("plan", "--out", name)
+        _written_to(project, len(name))
+    project.ok("apply", "first.plan")
+    (run,) = [line.split()[0] for line in project.ok("history").splitlines() if "done" in line]
+    for name in ("first.plan", "second.plan"):
+        again = project.run("apply", name)
+        assert_refused(again, 5, "the plan was applied already", run, "hybridrag plan")
+        assert "stale" not in again.stderr
+    forget_state(project)
+    assert_refused(project.run("apply", "first.plan"), 5, '"notes" is served by pg since', run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hybridrag.errors import NotFound, PlanRefused, SpecInvalid
 from hybridrag.model.data import Slot
 from hybridrag.model.facts import Observation
 from hybridrag.model.plan import Hazard, HazardKind, Move, Plan, Step
-from hybridrag.planner import PlanFile, load, refuse_if_stale, save, to_file, to_plan
+from hybridrag.planner import PlanFile, load, refuse_if_other, refuse_if_stale, save, to_file, to_plan
 
 _text = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
 _count = st.none() | st.integers(0, 2**62)
@@ -205,3 +206,47 @@ def test_what_is_wrong_in_a_plan_is_named_by_its_place(saved: Path) -> None:
         load(saved)
     assert caught.value.where == str(saved)
     assert "hybridrag plan --out" in (caught.value.hint or "")
+
+
+def test_what_a_live_writer_changes_is_an_estimate(tmp_path: Path) -> None:
+    """Of its source only the place and our marks are conditions; of everything else every fact is. A new hazard is told."""
+    source, target = "store/notes@json", "store/notes@pg"
+    facts: dict[str, dict[str, Any]] = {
+        source: {"records/nodes": 7, "place/kv": "here", "migration": None},
+        target: {"records/nodes": 0},
+    }
+    move = Move(
+        id="notes", database="notes", slots=tuple(Slot), source="json", target="pg", workspace="w",
+        fingerprint="aaa", migration_id="m",
+    )  # fmt: skip
+    step = Step(id="migrate.notes", verb="migrate", target="notes", summary="s", reason="r")
+    plan = replace(
+        SOME, observation_digest=Observation(facts=facts).digest, moves={"notes": move}, steps=(step,)
+    )
+    file = _file(plan, Observation(facts=facts))
+
+    def stale(thing: str, live: list[str], **change: Any) -> bool:
+        now = {**facts, thing: {**facts[thing], **change}}
+        try:
+            refuse_if_stale(file, "spec", Observation(facts=now), live)
+        except PlanRefused:
+            return True
+        return False
+
+    for name in ("records/nodes", "records/chunks", "bytes", "fingerprint", "dim/vdb_chunks.json", "blank/x"):
+        assert not stale(source, ["notes"], **{name: 8})
+        assert stale(source, [], **{name: 8})
+        assert stale(source, ["other"], **{name: 8})
+        assert stale(target, ["notes"], **{name: 8})
+    for name in ("place/kv", "migration", "state", "server"):
+        assert stale(source, ["notes"], **{name: "other"})
+
+    later = replace(plan, moves={"notes": replace(move, fingerprint="bbb", migration_id="n")})
+    refuse_if_other(file, later, ["notes"])
+    with pytest.raises(PlanRefused, match="edited"):
+        refuse_if_other(file, later)
+    lossy = replace(
+        step, hazards=(Hazard(kind=HazardKind.FIELD_LOSS, detail="1 field in 3 chunks has no place"),)
+    )
+    with pytest.raises(PlanRefused, match="field_loss: 1 field in 3 chunks has no place"):
+        refuse_if_other(file, replace(later, steps=(lossy,)), ["notes"])

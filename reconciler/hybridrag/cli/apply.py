@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import json
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -20,10 +19,8 @@ from .stopping import be_deaf, run_stoppable
 if TYPE_CHECKING:
     from hybridrag.api import Environment
     from hybridrag.engine import Planned, RunReport, World
-    from hybridrag.errors import PlanRefused
     from hybridrag.model.events import Event
     from hybridrag.model.plan import HazardKind
-    from hybridrag.planner import PlanFile
 
 HAZARDS = [
     "data_copy",
@@ -113,41 +110,12 @@ def _planned(
     env: Environment, plan_file: str | None, targets: tuple[str, ...], exclude: tuple[str, ...]
 ) -> Planned:
     from hybridrag.engine import plan_world
-    from hybridrag.engine.observing import observe
-    from hybridrag.engine.planning import plan_seen
-    from hybridrag.errors import PlanRefused
-    from hybridrag.planner import load, refuse_if_other, refuse_if_stale
+    from hybridrag.engine.saved_plans import plan_as_saved
+    from hybridrag.planner import load
 
     if plan_file is None:
         return asyncio.run(plan_world(env.world, targets, exclude))
-    file = load(Path(plan_file))
-    items = env.world.chosen(file.databases) if file.databases else []
-    seen = asyncio.run(observe(env.world, items))
-    live = [item.database for item in items if item.pausable]
-    try:
-        refuse_if_stale(file, env.spec.digest, seen.observation, live)
-    except PlanRefused as stale:
-        raise _applied_already(env.world, file) or stale from None
-    planned = plan_seen(env.world, items, seen)
-    refuse_if_other(file, planned.plan, live)
-    # The run is noted as one of this very plan, also where a writer went on since it was made.
-    plan = dataclasses.replace(planned.plan, observation_digest=file.observation_digest)
-    return dataclasses.replace(planned, plan=plan)
-
-
-def _applied_already(world: World, file: PlanFile) -> PlanRefused | None:
-    """In words that a plan was carried out before; None where no run of it is known here."""
-    from hybridrag.errors import PlanRefused
-    from hybridrag.journal import run_of_plan
-
-    run = run_of_plan(world.journal_path, file.spec_digest, file.observation_digest)
-    if run is None or not file.steps:
-        return None
-    day = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.started))
-    return PlanRefused(
-        f"the plan was applied already, by run {run.id} ({run.who}, {day})",
-        hint=f"hybridrag show {run.id}; what is left to do: hybridrag plan",
-    )
+    return asyncio.run(plan_as_saved(env.world, load(Path(plan_file))))
 
 
 def _ask(settings: Settings) -> None:

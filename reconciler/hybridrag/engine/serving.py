@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from hybridrag.errors import PlanRefused
@@ -44,7 +45,7 @@ class Located:
 
     `contradiction` says why that cannot be told, and `remedy` what to do. `lagging` are places whose note is older, or
     missing though they serve; `unknown` those that could not be asked, with the reason. `embedding` is that of the last
-    copy; None where no note tells.
+    copy; None where no note tells. `run` made the last switch, at `switched`.
     """
 
     entry: RegistryEntry | None = None
@@ -53,6 +54,8 @@ class Located:
     lagging: tuple[str, ...] = ()
     unknown: Mapping[str, str] = field(default_factory=dict)
     embedding: Embedding | None = None
+    run: str = ""
+    switched: datetime | None = None
     noted: Mapping[str, str] = field(default_factory=dict)
     """Names of places in the spec by the names that the note's writer has for them."""
     claims: Mapping[str, tuple[Claim, ...]] = field(default_factory=dict)
@@ -175,6 +178,8 @@ def _found(database: str, seen: Seen, revision: int, entry: RegistryEntry) -> Lo
         unknown=seen.unknown,
         noted=noted,
         embedding=telling.space if telling else None,
+        run=telling.run if telling else "",
+        switched=telling.at if telling else None,
     )
 
 

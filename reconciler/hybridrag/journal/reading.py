@@ -147,7 +147,7 @@ def runs(path: Path, limit: int | None = None) -> list[RunRecord]:
 
 
 def run_of_plan(path: Path, spec_digest: str, observation_digest: str) -> RunRecord | None:
-    """The newest run of one plan that came to its end; None where none is known."""
+    """The newest run of one plan that came to its end; None where none is known. Raises JournalUnreadable."""
     found = _told(
         path,
         f"{_RUNS} WHERE spec_digest = ? AND observation_digest = ? AND outcome = 'done' ORDER BY started DESC LIMIT 1",

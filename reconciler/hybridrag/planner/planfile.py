@@ -170,8 +170,14 @@ def to_plan(file: PlanFile) -> Plan:
     )
 
 
-ESTIMATES = ("records/", "bytes", "fingerprint", "unfinished_writes")
-"""Facts of a source that its writer changes all day."""
+CONDITIONS = (
+    "place/", "server", "migration", "state", "source_fingerprint", "problem", "refusal", "foreign_vectors",
+)  # fmt: skip
+"""Of a source that its writer changes all day these facts must be as they were: where it is, and our marks on it.
+
+Everything else about it (sizes, counts, fingerprints) is an estimate. Whatever follows from it is planned again, and
+`refuse_if_other` refuses what would become another plan.
+"""
 
 
 def refuse_if_stale(
@@ -179,8 +185,8 @@ def refuse_if_stale(
 ) -> None:
     """Raise PlanRefused, naming what moved, when the world is not the one the plan was made for.
 
-    `live`: databases whose writer can be stopped. What it writes meanwhile is no condition of the plan: sizes, counts and
-    fingerprints of what it writes are estimates, and what is copied is what is there then.
+    `live`: databases whose writer can be stopped. What it writes meanwhile is no condition of the plan (`CONDITIONS`), and
+    what is copied is what is there then.
     """
     moved: list[str] = []
     if file.spec_digest != spec_digest:
@@ -206,20 +212,26 @@ def _conditions(
         if move.database in live
     }
     return {
-        name: {
-            key: value for key, value in each.items() if name not in written or not key.startswith(ESTIMATES)
-        }
+        name: {key: value for key, value in each.items() if name not in written or key.startswith(CONDITIONS)}
         for name, each in facts.items()
     }
 
 
 def refuse_if_other(file: PlanFile, made: Plan, live: Collection[str] = ()) -> None:
     """Raise PlanRefused where the file holds another plan than is made for the same world now. `live`: see above."""
-    if _essence(to_plan(file), live) != _essence(made, live):
+    saved = to_plan(file)
+    if _essence(saved, live) == _essence(made, live):
+        return
+    if moved := _other_steps(saved, made) if live else []:
         raise PlanRefused(
-            "the plan is not the one that this hybridrag makes for what it was made for (edited, or made by another version?)",
+            "the plan is stale; what was written since it was made needs another one:\n    "
+            + "\n    ".join(moved),
             hint="look at the new one: hybridrag plan",
         )
+    raise PlanRefused(
+        "the plan is not the one that this hybridrag makes for what it was made for (edited, or made by another version?)",
+        hint="look at the new one: hybridrag plan",
+    )
 
 
 def _essence(plan: Plan, live: Collection[str]) -> tuple[Any, ...]:
@@ -233,6 +245,21 @@ def _essence(plan: Plan, live: Collection[str]) -> tuple[Any, ...]:
         for name, move in plan.moves.items()
     }
     return steps, moves, plan.in_place
+
+
+def _other_steps(saved: Plan, made: Plan) -> list[str]:
+    """In words, which steps and hazards came up or fell away."""
+    before, now = ({step.id: step for step in plan.steps} for plan in (saved, made))
+    lines = [f"{name}: a new step ({now[name].summary})" for name in now if name not in before]
+    lines += [f"{name}: no such step any more" for name in before if name not in now]
+    for name in now.keys() & before.keys():
+        kinds = {hazard.kind for hazard in before[name].hazards}
+        lines += [
+            f"{name}: {each.kind.value}: {each.detail}"
+            for each in now[name].hazards
+            if each.kind not in kinds
+        ]
+    return sorted(lines)[:10]
 
 
 _CAUSES = (".reachable", ".problem", ".damaged")
