@@ -63,11 +63,17 @@ def _run(lab: Lab, trial: Trial) -> None:
 
 
 def _differs(project: Project) -> bool:
-    """Whether `verify` says that source and target differ; anything else than yes or no is a fault of its own."""
-    done = project.run("verify", "notes")
+    """Whether `verify` says that source and target differ: lost or spoiled (7), or changed since the switch (0, counted).
+
+    Anything else than yes or no is a fault of its own.
+    """
+    done = project.run("verify", "notes", "--json")
     if done.returncode not in (0, 7):
         raise AssertionError(f"verify ended with {done.returncode}: {done.stderr}")
-    return done.returncode == 7
+    if done.returncode == 7:
+        return True
+    told = json.loads(done.stdout)
+    return not told["equal"] or any(any(counts.values()) for counts in told["since"].values())
 
 
 def _columns(dsn: str, table: str) -> list[str]:
