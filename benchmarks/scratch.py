@@ -99,8 +99,10 @@ class Scratch:
         """
         folder = Path(tempfile.mkdtemp(prefix="project-", dir=self.folder))
         folder.chmod(0o711)
+        # A move leaves a note in the folder; the next one comes from nothing again.
+        shutil.copytree(data, folder / "data", ignore=shutil.ignore_patterns(".hybridrag"))
         (folder / "hybridrag.yaml").write_text(
-            SPEC.format(data=data, model=embedding.model, dim=embedding.dim)
+            SPEC.format(data=folder / "data", model=embedding.model, dim=embedding.dim)
         )
         started = time.perf_counter()
         process = subprocess.Popen(
